@@ -1,0 +1,197 @@
+"""Save, find, load checkpoints.  A checkpoint folder alone is enough to predict; it appears whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sparseg import config as configuration
+from sparseg import model as networks
+from sparseg.config import Config
+
+VERSION = 1
+_TEMPORARY = ".partial-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A network ready to predict, and what its checkpoint says of it."""
+
+    model: nn.Module
+    names: list[str]
+    palette: list[tuple[int, int, int]]
+    config: Config
+    metadata: dict[str, str]
+
+
+def name_of(step: int) -> str:
+    """Folder name of the checkpoint after `step` optimizer steps."""
+    return f"checkpoint_{step:07d}"
+
+
+def save(
+    folder: Path,
+    step: int,
+    model_state: dict[str, Tensor],
+    train_state: dict[str, Any],
+    *,
+    config: Config,
+    names: list[str],
+    palette: list[tuple[int, int, int]],
+    miou: float | None,
+) -> Path:
+    """Write FOLDER/checkpoint_STEP: model.safetensors (self-describing) and state.pt (to go on training)."""
+    final, temporary = folder / name_of(step), folder / f"{_TEMPORARY}{name_of(step)}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    metadata = {
+        "format": f"sparseg-{VERSION}",
+        "config": json.dumps(configuration.to_dict(config)),
+        "classes": json.dumps(names),
+        "palette": json.dumps(palette),
+        "step": str(step),
+        "miou": "" if miou is None else repr(miou),
+        "commit": commit(),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model_state.items()}
+    safetensors.torch.save_file(tensors, temporary / "model.safetensors", metadata=metadata)
+    torch.save(train_state, temporary / "state.pt")
+    for path in temporary.iterdir():  # on disk before the name says so
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    return final
+
+
+def commit() -> str:
+    """Commit of this source tree, '' outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file whole."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+FREE_TO_CHANGE = {
+    "data": ("root", "layout", "shards", "loader_processes", "cache", "skip_bad", "label_path"),
+    "resources": None,
+    "run": ("storage", "log_every", "validate_every", "checkpoint_every", "keep", "fresh", "tensorboard"),
+}
+"""Fields in which a run may go on differently; None = the whole section.  Everything else changes the result."""
+
+
+def refuse_other_run(config: Config) -> None:
+    """Raise ValueError if STORAGE/NAME holds a run with other settings than `config` (it would be a mixture of both)."""
+    path = config.folder / "config.json"
+    if not all_of(config.folder) or not path.is_file():
+        return
+    saved = configuration.to_dict(configuration.load(path))
+    for section, fields in configuration.to_dict(config).items():
+        free = FREE_TO_CHANGE.get(section, ())
+        for name, value in fields.items():
+            if free is not None and name not in free and value != saved[section][name]:
+                raise ValueError(
+                    f"{config.folder} holds a run with {section}.{name}={saved[section][name]}, this one has {value}; "
+                    "give another --run.name, the same value, or --run.fresh (moves the old run aside)"
+                )
+
+
+def mark_best(folder: Path, checkpoint: Path) -> None:
+    """FOLDER/best names the best checkpoint."""
+    write_text(folder / "best", checkpoint.name + "\n")
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint that FOLDER/best names, if both are there."""
+    try:
+        path = folder / (folder / "best").read_text().strip()
+    except OSError:
+        return None
+    return path if path.is_dir() else None
+
+
+def all_of(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("checkpoint_*") if (path / "state.pt").is_file())
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one, and what killed saves left."""
+    spared = {path.name for path in all_of(folder)[-keep:]} | {path.name for path in [best(folder)] if path}
+    for path in [*folder.glob("checkpoint_*"), *folder.glob(f"{_TEMPORARY}checkpoint_*")]:
+        if path.name not in spared:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def resolve(path: str | Path) -> Path:
+    """A checkpoint folder from itself, or from a run folder (its best, else its newest).
+
+    Raises ValueError naming what was looked for.
+    """
+    path = Path(path)
+    if (path / "model.safetensors").is_file():
+        return path
+    found = best(path) or next(reversed(all_of(path)), None)
+    if found is None:
+        raise ValueError(
+            f"{path}: neither a checkpoint (model.safetensors) nor a run folder with checkpoint_* in it"
+        )
+    return found
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
+    """The network of a checkpoint (or of a run's best), in evaluation mode.
+
+    Raises ValueError naming the file if it is missing, truncated, or not written by sparseg.
+    """
+    file = resolve(path) / "model.safetensors"
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            state = {name: opened.get_tensor(name) for name in opened.keys()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{file}: cannot be read ({error}); it is truncated or not a safetensors file"
+        ) from error
+    if not metadata.get("format", "").startswith("sparseg-"):
+        raise ValueError(f"{file}: not a sparseg checkpoint (its metadata has no format 'sparseg-...')")
+    config = configuration.from_dict(json.loads(metadata["config"]))
+    names = json.loads(metadata["classes"])
+    bare = dataclasses.replace(config.model, weights="none")
+    model = networks.build(bare, len(names), quiet=True)
+    model.load_state_dict(state)
+    palette = [tuple(colour) for colour in json.loads(metadata["palette"])]
+    return Loaded(model.eval().to(device), names, palette, config, metadata)
+
+
+def load_state(
+    checkpoint: Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors of model.safetensors, training state) to resume from.  Nothing but tensors and plain data is unpickled."""
+    tensors = safetensors.torch.load_file(checkpoint / "model.safetensors")
+    return tensors, torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)

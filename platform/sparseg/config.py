@@ -1,0 +1,408 @@
+"""A run as a typed value: label codes, the configuration sections, JSON in and out, dotted overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+UNLABELLED = 254
+"""Pixel inside the image that nobody annotated: no cross-entropy, but the mixture supervises it."""
+IGNORED = 255
+"""Void border of the ground truth, or padding: no loss, no metric."""
+MAX_CLASSES = 250
+"""Class ids are 0..K-1 with K at most this, so that they never meet a code."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, which labels, how they are cut."""
+
+    root: str = ""
+    """Folder of an imported dataset, or of a raw layout (see `layout`) that is imported once into `shards`."""
+    layout: Literal["auto", "shards", "voc", "cityscapes", "camvid", "folder"] = "auto"
+    """How `root` is laid out on disk; `auto` recognises it and says what it took."""
+    shards: str | None = None
+    """Folder that receives the import of a raw `root` (default: a name derived from the settings, under
+    STORAGE/datasets)."""
+    label: Literal["point", "scribble", "clicks", "block", "full"] = "point"
+    """Annotation trained on. `clicks` are drawn from dense masks by `random_pixels` or `clicks_per_class`;
+    `full` is the dense mask; the others are read from the data."""
+    label_path: str | None = None
+    """Folder of PNG label masks, or a What's-the-Point JSON file (default: the layout's own place)."""
+    unlabelled_code: int | None = None
+    """Value in the label PNGs that means "nobody annotated this" (default: detected, and reported)."""
+    random_pixels: int = 0
+    """With label=clicks: labelled pixels per image, drawn uniformly from the annotated ones. 0 = off."""
+    clicks_per_class: int = 0
+    """With label=clicks: labelled pixels per class present in an image. 0 = off."""
+    label_seed: int = 0
+    """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
+    keep_labels: float = 1.0
+    """Share of the labelled pixels of every image that is kept, in (0, 1]; nested: less is a subset of more."""
+    num_classes: int | None = None
+    """Number of classes expected; a dataset with another number is refused (default: what the data says)."""
+    crop_px: int = 321
+    """Side of the square training crop, pixels."""
+    scale_min: float = 0.5
+    """Smallest random resize factor of the training images."""
+    scale_max: float = 2.0
+    """Largest random resize factor of the training images."""
+    colour: bool = False
+    """Colour jitter, grey and blur of the VOC recipe."""
+    sharding: Literal["global", "node"] = "global"
+    """`global`: every node reads all shards. `node` (each only its own) comes with the data platform."""
+    cache: str | None = None
+    """Local folder for shards copied from object storage."""
+    loader_processes: int = 0
+    """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a thread."""
+    skip_bad: bool = False
+    """At import, leave out unreadable images and count and list them instead of refusing the dataset."""
+    train_split: str = "train"
+    """Split trained on."""
+    val_split: str = "val"
+    """Split validated on."""
+
+    def __post_init__(self) -> None:
+        _require(self.crop_px >= 32, f"data.crop_px must be at least 32 pixels, got {self.crop_px}")
+        _require(
+            0 < self.scale_min <= self.scale_max,
+            f"data.scale_min and data.scale_max must satisfy 0 < min <= max, got {self.scale_min} and {self.scale_max}",
+        )
+        _require(0 < self.keep_labels <= 1, f"data.keep_labels must be in (0, 1], got {self.keep_labels}")
+        _require(
+            self.loader_processes >= 0, f"data.loader_processes must be >= 0, got {self.loader_processes}"
+        )
+        for name in ("random_pixels", "clicks_per_class"):
+            value = getattr(self, name)
+            _require(value >= 0, f"data.{name} must be >= 0, got {value}")
+            _require(
+                value == 0 or self.label == "clicks",
+                f"data.{name}={value} draws clicks from dense masks and needs data.label=clicks, got {self.label}",
+            )
+        _require(
+            not (self.random_pixels and self.clicks_per_class),
+            f"set data.random_pixels ({self.random_pixels}) or data.clicks_per_class ({self.clicks_per_class}), not both",
+        )
+        code = self.unlabelled_code
+        _require(code is None or 0 <= code <= 255, f"data.unlabelled_code must be in 0..255, got {code}")
+        count = self.num_classes
+        _require(
+            count is None or 2 <= count <= MAX_CLASSES,
+            f"data.num_classes must be in 2..{MAX_CLASSES}, got {count}",
+        )
+        _require(
+            self.train_split != self.val_split,
+            f"data.train_split and data.val_split are both {self.val_split!r}",
+        )
+        _require(
+            self.sharding == "global",
+            "data.sharding=node is not available yet; use data.sharding=global (every node opens all shards)",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """timm backbone and DeepLabV3+ decoder."""
+
+    backbone: str = "resnet101d"
+    """timm model name; anything that offers `features_only` (ResNets, MobileNets, ConvNeXt, ...)."""
+    weights: str = "none"
+    """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
+    network), or `none` (random, with a warning)."""
+    output_stride: int = 8
+    """Pixels of the image per cell of the deepest feature map: 8, 16 or 32."""
+    aspp_dilations: tuple[int, ...] = (6, 12, 18)
+    """Dilations of the 3x3 branches of the atrous pyramid, cells of the deepest map."""
+    multi_grid: bool = False
+    """Dilations x(1, 2, 4) inside the last stage (ResNets only)."""
+    feature_channels: int = 256
+    """Channels of the decoder and of the feature that the mixture sees."""
+    separable: bool = False
+    """Depthwise-separable 3x3 convolutions in the decoder: several times cheaper on a CPU."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.output_stride in (8, 16, 32),
+            f"model.output_stride must be 8, 16 or 32, got {self.output_stride}",
+        )
+        _require(
+            self.feature_channels >= 8,
+            f"model.feature_channels must be at least 8, got {self.feature_channels}",
+        )
+        _require(
+            len(self.aspp_dilations) >= 1 and min(self.aspp_dilations) >= 1,
+            f"model.aspp_dilations must be one or more integers >= 1, got {self.aspp_dilations}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What is minimised; the equations stand in mixture.py and losses.py."""
+
+    method: Literal["ce", "ce+absent", "agmm"] = "agmm"
+    """`ce`: cross-entropy on the labelled pixels. `ce+absent`: and the absent-class term. `agmm`: and the mixture."""
+    variance: Literal["published", "adaptive", "unweighted"] = "adaptive"
+    """Variance of a class in an image: fixed `sigma`, responsibility-weighted (Eq. 7), or the plain mean of d^2."""
+    sigma: float = 0.5**0.5
+    """With variance=published: standard deviation, in units of the feature distance."""
+    bandwidth: float = 1.0
+    """With variance=adaptive or unweighted: factor beta on the estimated standard deviation."""
+    distance: Literal["l1", "l2"] = "l1"
+    """Feature distance: mean absolute, or root mean square, difference over the channels."""
+    centroid_reduction: Literal["auto", "sum", "mean"] = "auto"
+    """How class means of the images join into the batch centroid of L_sep; `auto` = sum if variance=published
+    (as in the released code), else mean."""
+    seg_weight: float = 1.0
+    """Weight of the cross-entropy on labelled pixels."""
+    mix_weight: float = 1.0
+    """Weight of L_mix (prediction follows the mixture). 0 = not computed."""
+    label_weight: float = 1.0
+    """Weight of L_label (mixture follows the labels). 0 = not computed."""
+    sep_weight: float = 1.0
+    """Weight of L_sep (class centroids apart). 0 = not computed."""
+    absent_weight: float = 1.0
+    """Weight of L_absent (classes not annotated in the image are improbable). 0 = not computed."""
+    warmup_epochs: float = 0.0
+    """Epochs before L_mix, L_label and L_sep start."""
+
+    def __post_init__(self) -> None:
+        _require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
+        _require(self.bandwidth > 0, f"loss.bandwidth must be > 0, got {self.bandwidth}")
+        _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
+        for name in ("seg", "mix", "label", "sep", "absent"):
+            value = getattr(self, f"{name}_weight")
+            _require(value >= 0, f"loss.{name}_weight must be >= 0, got {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer, schedule, precision."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer."""
+    learning_rate: float = 1e-3
+    """Peak rate of the backbone, per optimizer step; the decoder uses `decoder_lr_factor` times this."""
+    decoder_lr_factor: float = 10.0
+    """Decoder rate / backbone rate."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """Weight decay, per optimizer step and rate."""
+    poly_power: float = 0.9
+    """Rate at step t of T is (1 - t/T) ** poly_power times the peak."""
+    epochs: int = 80
+    """Passes over the training split."""
+    max_steps: int | None = None
+    """Optimizer steps at most (default: what `epochs` gives); the schedule ends there too."""
+    batch_size: int = 64
+    """GLOBAL batch, images per optimizer step over all workers and accumulation passes."""
+    accumulate: int = 1
+    """Forward/backward passes per optimizer step and worker. L_sep and batch-norm statistics are then per pass."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 = no clipping."""
+    ema_decay: float = 0.0
+    """Decay per step of the averaged weights, which then validate and are saved as the model; 0 = off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 = autocast of the network; the losses stay in fp32."""
+    channels_last: bool = True
+    """NHWC memory layout."""
+    compile: bool = False
+    """torch.compile the network."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "decoder_lr_factor", "epochs", "batch_size", "accumulate"):
+            value = getattr(self, name)
+            _require(value > 0, f"optim.{name} must be > 0, got {value}")
+        for name in ("weight_decay", "poly_power", "clip_norm"):
+            value = getattr(self, name)
+            _require(value >= 0, f"optim.{name} must be >= 0, got {value}")
+        for name in ("momentum", "ema_decay"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optim.{name} must be in [0, 1), got {value}")
+        _require(
+            self.max_steps is None or self.max_steps > 0, f"optim.max_steps must be > 0, got {self.max_steps}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """What Ray Train is asked for."""
+
+    workers: int = 1
+    """Training processes, one per GPU where there are GPUs. 0 = in this process, without Ray."""
+    min_workers: int | None = None
+    """Fewest workers an elastic run goes on with (default: `workers`, not elastic)."""
+    gpus_per_worker: float | None = None
+    """GPUs per worker (default: 1 if the cluster has any, else 0)."""
+    cpus_per_worker: float = 1.0
+    """CPU slots per worker."""
+    max_failures: int = 3
+    """Lost workers or nodes that a run survives by going on from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, f"resources.workers must be >= 0, got {self.workers}")
+        least = self.min_workers
+        _require(
+            least is None or 1 <= least <= self.workers,
+            f"resources.min_workers must be in 1..{self.workers} (resources.workers), got {least}",
+        )
+        gpus = self.gpus_per_worker
+        _require(gpus is None or gpus >= 0, f"resources.gpus_per_worker must be >= 0, got {gpus}")
+        _require(
+            self.cpus_per_worker > 0, f"resources.cpus_per_worker must be > 0, got {self.cpus_per_worker}"
+        )
+        _require(self.max_failures >= 0, f"resources.max_failures must be >= 0, got {self.max_failures}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Name, place and rhythm of the run."""
+
+    name: str = "run"
+    """Folder of the run under `storage`. The same name again resumes it."""
+    storage: str = "runs"
+    """Folder for runs; with several nodes it must be one that all of them reach."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the rows and the augmentation."""
+    log_every: int = 10
+    """Steps between lines of progress and of metrics.jsonl."""
+    validate_every: float = 1.0
+    """Epochs between validations; each one saves a checkpoint. The last step always validates."""
+    checkpoint_every: int = 0
+    """Steps between further checkpoints; 0 = only at validations."""
+    keep: int = 2
+    """Newest checkpoints kept; the best one is kept besides."""
+    deterministic: bool = False
+    """torch's deterministic algorithms, where they exist (slower on a GPU)."""
+    fresh: bool = False
+    """Start anew: an earlier run of this name is moved aside, not overwritten."""
+    tensorboard: bool = True
+    """Write events.out.tfevents.* (needs the `tensorboard` extra; left out with a notice where it is missing)."""
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
+            f"run.name must be letters, digits, '.', '_' or '-', starting with a letter or digit; got {self.name!r}",
+        )
+        for name in ("log_every", "validate_every", "keep"):
+            value = getattr(self, name)
+            _require(value > 0, f"run.{name} must be > 0, got {value}")
+        _require(
+            self.checkpoint_every >= 0, f"run.checkpoint_every must be >= 0, got {self.checkpoint_every}"
+        )
+        _require("://" not in self.storage, f"run.storage must be a folder for now, got {self.storage!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        workers, passes, batch = max(self.resources.workers, 1), self.optim.accumulate, self.optim.batch_size
+        _require(
+            batch >= workers * passes,
+            f"optim.batch_size={batch} is the GLOBAL batch and cannot be cut into resources.workers={workers} x "
+            f"optim.accumulate={passes} parts; raise it to at least {workers * passes} or lower those",
+        )
+
+    @property
+    def folder(self) -> Path:
+        """STORAGE/NAME."""
+        return Path(self.run.storage) / self.run.name
+
+
+# ---------------------------------------------------------------------------------------------- JSON, overrides
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain dict; `from_dict` reads it back."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any], cls: type = Config, *, where: str = "") -> Any:
+    """The configuration with these fields, defaults elsewhere.
+
+    Raises ValueError naming an unknown field (and its nearest name) or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    arguments = {}
+    for name, value in values.items():
+        dotted = f"{where}{name}"
+        if name not in names:
+            raise ValueError(f"unknown field {dotted!r}{_nearest(name, names)}")
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, dict):
+                raise ValueError(f"{dotted} must be a section with fields, got {value!r}")
+            arguments[name] = from_dict(value, typing.cast(type, hints[name]), where=f"{dotted}.")
+        else:
+            arguments[name] = _coerce(value, hints[name], dotted)
+    return cls(**arguments)
+
+
+def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
+    """A copy with dotted fields replaced, e.g. ``{"loss.bandwidth": 0.5}``; all checks run again.
+
+    Raises ValueError naming an unknown field and its nearest one, or a wrong value.
+    """
+    values = to_dict(config)
+    known = [f"{section}.{name}" for section, fields in values.items() for name in fields]
+    for dotted, value in overrides.items():
+        if dotted not in known:
+            raise ValueError(f"unknown field {dotted!r}{_nearest(dotted, known)}")
+        section, name = dotted.split(".")
+        values[section][name] = value
+    return from_dict(values)
+
+
+def load(path: str | Path) -> Config:
+    """The configuration saved in a run's config.json.  Raises ValueError naming the file."""
+    try:
+        return from_dict(json.loads(Path(path).read_text()))
+    except (OSError, json.JSONDecodeError, ValueError) as error:
+        raise ValueError(f"--config {path}: {error}") from error
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _coerce(value: Any, hint: Any, dotted: str) -> Any:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise ValueError(f"{dotted} must be one of {', '.join(map(str, options))}; got {value!r}")
+    if origin in (types.UnionType, typing.Union):
+        return (
+            None if value is None else _coerce(value, next(o for o in options if o is not type(None)), dotted)
+        )
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(item, options[0], dotted) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    wanted = hint if origin is None else origin
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ValueError(f"{dotted} must be of type {getattr(hint, '__name__', hint)}, got {value!r}")
+    return value

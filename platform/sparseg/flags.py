@@ -1,0 +1,61 @@
+"""The command line of a trainer: every field of the configuration is a flag; errors are one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+
+import tyro
+
+from sparseg.config import Config, load
+
+
+def parse(recipe: Config, args: list[str] | None = None, *, description: str = "") -> tuple[Config, bool]:
+    """Read the command line over a recipe (or over ``--config FILE``) -> (configuration, --dry-run given).
+
+    Raises SystemExit(2) after one line on stderr if a flag or a value is wrong.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        base, dry_run = recipe, False
+        rest: list[str] = []
+        while arguments:
+            flag, _, attached = (word := arguments.pop(0)).partition("=")
+            if flag in ("--config", "--run.config"):
+                if not attached and not arguments:
+                    raise ValueError(f"{flag} needs the path of a config.json")
+                base = load(attached or arguments.pop(0))
+            elif word == "--dry-run":
+                dry_run = True
+            else:
+                rest.append(word)
+        note = (
+            "--config FILE starts from a saved config.json instead of the recipe; "
+            "--dry-run prints the resolved run and stops."
+        )
+        stderr = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(stderr):
+                return tyro.cli(
+                    Config, default=base, args=rest, description=f"{description}\n\n{note}"
+                ), dry_run
+        except SystemExit as stop:
+            if stop.code:
+                raise ValueError(_tyro_message(stderr.getvalue())) from None
+            raise
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _tyro_message(boxed: str) -> str:
+    """The message out of tyro's drawn box, in one line."""
+    body = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ \n") for line in boxed.splitlines()[1:]]
+    parts = " ".join(line if not set(line) <= {"─"} else "\n" for line in body if line).split("\n")
+    message = re.sub(r"\s+", " ", parts[0]).strip()
+    hint = (
+        re.search(r"(?:Perhaps you meant|Similar)[^:]*:\s*(--[\w.-]+)", parts[1]) if len(parts) > 1 else None
+    )
+    return message + (f"; did you mean {hint.group(1)}?" if hint else "")

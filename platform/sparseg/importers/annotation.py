@@ -1,0 +1,179 @@
+"""Annotation files -> label maps with our codes: PNGs in any encoding, and points."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sparseg.config import IGNORED, UNLABELLED
+from sparseg.importers.source import Settings, some
+
+Annotation = tuple[np.ndarray, list[dict[str, Any]]]
+"""Label (H, W) uint8 with codes, and the strokes that it was drawn from."""
+Points = dict[str, list[tuple[float, float, int]]]
+"""Image id -> (y, x, class), in drawing order."""
+
+
+class BadFileError(ValueError):
+    """A file that cannot be decoded: what --data.skip-bad may leave out."""
+
+
+# --------------------------------------------------------------------------------------------- reading labels
+
+
+def read_raw(file: Path) -> np.ndarray:
+    """Label PNG -> its values (H, W) uint8, unconverted.
+
+    Raises BadFileError if it is unreadable, ValueError if it is no map of values 0..255.
+    """
+    try:
+        image = Image.open(io.BytesIO(file.read_bytes()))
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise BadFileError(f"{file}: unreadable or truncated label ({error})".replace("\n", " ")) from error
+    if image.mode not in ("P", "L", "1", "I", "I;16"):
+        raise ValueError(
+            f"{file}: a label must hold class ids in one channel, this PNG is {image.mode}; convert its "
+            "colours to ids"
+        )
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        if array.min() < 0 or array.max() > np.iinfo(np.uint8).max:
+            raise ValueError(
+                f"{file}: label values {array.min()}..{array.max()} exceed 0..255; it is no class map"
+            )
+        array = array.astype(np.uint8)
+    return array
+
+
+def converter(table: dict[int, int], hint: str) -> Callable[[Path], np.ndarray]:
+    """Function that reads a label PNG and turns its values into classes and codes by `table`.
+
+    It raises ValueError naming the file, the values that the table lacks, those allowed, and the `hint`.
+    """
+    code_256 = np.full(256, -1, dtype=np.int16)
+    for value, code in table.items():
+        code_256[value] = code
+    classes = [value for value, code in table.items() if code < UNLABELLED]
+    codes = {UNLABELLED: "unlabelled", IGNORED: "ignored"}
+    others = [f"{value} ({codes[code]})" for value, code in sorted(table.items()) if code >= UNLABELLED]
+    shown = (
+        f"{min(classes)}..{max(classes)}"
+        if len(classes) == max(classes) - min(classes) + 1
+        else str(sorted(classes))
+    )
+    allowed = ", ".join([f"{shown} (classes)", *others[:4], *(["..."] if len(others) > 4 else [])])
+
+    def read(file: Path) -> np.ndarray:
+        raw_HW = read_raw(file)
+        values = np.flatnonzero(np.bincount(raw_HW.ravel(), minlength=256))
+        wrong = values[code_256[values] < 0]
+        if len(wrong):
+            counts = np.bincount(raw_HW.ravel(), minlength=256)[wrong]
+            raise ValueError(
+                f"{file}: values {some(wrong, 8)} ({counts.sum()} pixels) are neither a class nor a "
+                "declared code; "
+                f"allowed: {allowed}; {hint}"
+            )
+        return code_256[raw_HW].astype(np.uint8)
+
+    return read
+
+
+def sparse_encoding(files: list[Path], num_classes: int, settings: Settings) -> tuple[dict[int, int], str]:
+    """Table of the sparse label PNGs, and a sentence on how it was found.
+
+    Undeclared: 254 present means our own codes; else K present means K unlabelled and 255 void (AGMM); else
+    255 means unlabelled (ScribbleSup).  Raises ValueError for a declared code that is a class, or occurs
+    nowhere.
+    """
+    count_256 = np.zeros(256, dtype=np.int64)
+    for file in files:
+        try:
+            count_256 += np.bincount(read_raw(file).ravel(), minlength=256)
+        except BadFileError:
+            if not settings.skip_bad:
+                raise
+    table = {k: k for k in range(num_classes)}
+    declared = settings.unlabelled_code
+    if declared is not None:
+        if declared < num_classes:
+            raise ValueError(
+                f"data.unlabelled_code={declared} is a class id (0..{num_classes - 1}); no code can be one"
+            )
+        if not count_256[declared]:
+            others = [
+                f"{value} ({count_256[value]} pixels)"
+                for value in np.flatnonzero(count_256)
+                if value >= num_classes
+            ]
+            raise ValueError(
+                f"data.unlabelled_code={declared} occurs in none of {len(files)} label files (first "
+                f"{files[0]}); "
+                f"values there that are no class: {some(others) or 'none'}; correct --data.unlabelled-code"
+            )
+        return {**table, IGNORED: IGNORED, declared: UNLABELLED}, f"declared: {declared} = unlabelled"
+    if count_256[UNLABELLED]:
+        return {**table, UNLABELLED: UNLABELLED, IGNORED: IGNORED}, "found: 254 = unlabelled, 255 = void"
+    if count_256[num_classes]:
+        codes = {num_classes: UNLABELLED, IGNORED: IGNORED}
+        return {**table, **codes}, f"found: {num_classes} = unlabelled, 255 = void (AGMM kind)"
+    if count_256[IGNORED]:
+        return {**table, IGNORED: UNLABELLED}, "found: 255 = unlabelled (ScribbleSup kind)"
+    return table, "found: no unlabelled pixel, the labels are dense"
+
+
+def read_points(files: tuple[Path, ...], num_classes: int) -> Points:
+    """What's-the-Point JSON files, merged: {id: [{"x", "y", "cls"}]} -> points with class 0 first.
+
+    Background first, so that an object's click on the same pixel wins.  Raises ValueError naming file and id.
+    """
+    points: Points = {}
+    for file in files:
+        try:
+            content = json.loads(file.read_text())
+            for name, clicks in content.items():
+                points.setdefault(name, []).extend(
+                    (float(c["y"]), float(c["x"]), int(c["cls"])) for c in clicks
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{file}: not a What's-the-Point file ({type(error).__name__}: {error}); "
+                'expected {"image id": [{"x": float, "y": float, "cls": int}, ...]}'
+            ) from error
+    for name, clicks in points.items():
+        for y, x, k in clicks:
+            if not (0 <= k < num_classes and math.isfinite(x) and math.isfinite(y)):
+                raise ValueError(
+                    f"{some(files)}: image {name}: click of class {k} at x={x}, y={y}; classes are "
+                    f"0..{num_classes - 1} "
+                    "and positions finite numbers"
+                )
+        clicks.sort(key=lambda click: click[2] != 0)
+    return points
+
+
+def draw_points(
+    clicks: list[tuple[float, float, int]], shape: tuple[int, int], count: Counter[str]
+) -> Annotation:
+    """Clicks -> one pixel each (floor of the position); those outside the image are dropped and counted."""
+    label_HW = np.full(shape, UNLABELLED, dtype=np.uint8)
+    strokes = []
+    for y, x, k in clicks:
+        row, column = math.floor(y), math.floor(x)
+        if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+            count["points_outside"] += 1
+            continue
+        count["points"] += 1
+        count["points_overdrawn"] += int(label_HW[row, column] not in (UNLABELLED, k))
+        label_HW[row, column] = k
+        strokes.append({"class": k, "width": 1.0, "y": [y], "x": [x]})
+    return label_HW, strokes

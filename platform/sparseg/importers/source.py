@@ -1,0 +1,229 @@
+"""What a raw dataset consists of, before anything is decoded; and small helpers that every layout uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sparseg import shards
+from sparseg.config import IGNORED, MAX_CLASSES
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+READ_KINDS = ("point", "scribble", "clicks", "block")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an import was asked for; part of the cached dataset's name."""
+
+    layout: str
+    label: str = "point"
+    label_path: str | None = None
+    unlabelled_code: int | None = None
+    random_pixels: int = 0
+    clicks_per_class: int = 0
+    label_seed: int = 0
+    num_classes: int | None = None
+    skip_bad: bool = False
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the sparse labels are drawn from the dense masks."""
+        return bool(self.random_pixels or self.clicks_per_class)
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One image and where its annotations are."""
+
+    id: str
+    image: Path
+    mask: Path | None = None
+    """Dense ground truth."""
+    label: Path | None = None
+    """Sparse annotation as PNG."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A raw dataset, listed but not read."""
+
+    root: Path
+    names: list[str]
+    splits: dict[str, list[Item]]
+    dense_table: dict[int, int]
+    """Value in a dense mask -> class id or code; other values are refused."""
+    places: dict[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
+    """Label kind -> where the layout keeps that annotation, first existing one wins."""
+    point_files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    dense_is_labels: bool = False
+    """Dense masks are taken from labels/ for want of masks/: their density must be checked."""
+
+
+def identity(num_classes: int, **codes: int) -> dict[int, int]:
+    """Table of a mask whose classes are 0..K-1 and whose void is `codes["void"]` (default IGNORED)."""
+    return {**{k: k for k in range(num_classes)}, codes.get("void", IGNORED): IGNORED}
+
+
+def read_names(file: Path) -> list[str]:
+    """Class names of a classes.txt: one a line, optionally led by its index; void entries left out.
+
+    Raises ValueError naming the file and the line.
+    """
+    names: list[str] = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        match = re.fullmatch(r"(?:(\d+)[\s:,]+)?(\S.*?)", line.strip())
+        if not match or line.lstrip().startswith("#"):
+            continue
+        index, name = match.groups()
+        if re.match(r"(void|ignored?|unlabell?ed)\b", name, re.IGNORECASE):
+            continue
+        if index is not None and int(index) != len(names):
+            raise ValueError(
+                f"{file}, line {number}: index {index} of {name!r} should be {len(names)}; number from 0"
+            )
+        names.append(name)
+    if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        raise ValueError(
+            f"{file}: needs 1 to {MAX_CLASSES} different class names, one a line; found {len(names)}"
+        )
+    return names
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in a folder, by name.  Raises ValueError if two differ in their suffix only."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    stems: dict[str, Path] = {}
+    for file in files:
+        if file.stem in stems:
+            raise ValueError(
+                f"{stems[file.stem]} and {file} have the same stem, so their labels are one; rename one"
+            )
+        stems[file.stem] = file
+    return files
+
+
+def first_folder(*folders: Path) -> Path | None:
+    """The first that is a folder."""
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def some(names: Iterable[Any], limit: int = 3) -> str:
+    """A short listing for a message."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def existing(path: Path) -> Path | None:
+    """The path if it is a file."""
+    return path if path.is_file() else None
+
+
+def attach(source: Source, settings: Settings) -> Source:
+    """The source with the training images' annotation found, and all that is needed known to be there.
+
+    Raises ValueError naming images without label, or the place where an annotation was looked for.
+    """
+    if settings.num_classes not in (None, len(source.names)):
+        raise ValueError(
+            f"{source.root}: has {len(source.names)} classes ({some(source.names, 25)}) but data.num_classes="
+            f"{settings.num_classes}; correct --data.num-classes or the data's classes.txt"
+        )
+    read = settings.label in READ_KINDS and not settings.drawn
+    if read:
+        source = _attach_annotation(source, settings)
+    for split, items in source.splits.items():
+        if not items:
+            raise ValueError(f"{source.root}: no rows in split {split!r}; check its list or image folder")
+        absent = [item.image for item in items if not settings.skip_bad and not item.image.is_file()]
+        if absent:
+            raise ValueError(
+                f"{source.root}, split {split!r}: {len(absent)} of {len(items)} listed images do not exist: "
+                f"{some(absent)}; correct the list, or leave them out with --data.skip-bad"
+            )
+        if split == "train" and read:
+            missing = [] if source.point_files else [item.id for item in items if item.label is None]
+        else:
+            missing = [item.id for item in items if item.mask is None]
+        if missing:
+            raise ValueError(
+                f"{source.root}, split {split!r}: {len(missing)} of {len(items)} images are without label: "
+                f"{some(missing)}; add the missing label PNGs or remove the images"
+            )
+    return source
+
+
+def _attach_annotation(source: Source, settings: Settings) -> Source:
+    kind = settings.label
+    if settings.label_path is not None:
+        given = Path(settings.label_path)
+        place = next((path for path in (given, source.root / given) if path.exists()), None)
+        if place is None:
+            raise ValueError(f"data.label_path: {given} does not exist (nor below {source.root})")
+    else:
+        places = source.places.get(kind, ())
+        place = next((path for path in places if path.exists()), None)
+        if place is None:
+            looked = f" (looked for {some(places, 9)})" if places else ""
+            draw = "; for clicks drawn from dense masks use --data.label clicks --data.random-pixels N"
+            raise ValueError(
+                f"{source.root}: no {kind} annotation{looked}; name its folder of PNGs with "
+                f"--data.label-path{draw}"
+            )
+    point_files = (place,) if place.is_file() else tuple(sorted(place.glob("*.json")))
+    if point_files and kind in ("point", "clicks"):
+        return dataclasses.replace(source, point_files=point_files)
+    if place.is_file():
+        raise ValueError(
+            f"data.label_path: {place} is a file, but {kind} labels are read from a folder of PNGs"
+        )
+    labels = _label_files(place, [item.id for item in source.splits["train"]])
+    items = [dataclasses.replace(item, label=labels[item.id]) for item in source.splits["train"]]
+    return dataclasses.replace(source, splits={**source.splits, "train": items})
+
+
+def _label_files(place: Path, ids: list[str]) -> dict[str, Path | None]:
+    """Label PNG of every id: in the folder, in its train/, or anywhere below it if there is but one."""
+    below: dict[str, list[Path]] = {}
+    for file in sorted(place.rglob("*.png")):
+        below.setdefault(_label_key(file), []).append(file)
+    if not below:
+        raise ValueError(f"{place}: holds no .png label; labels are read from PNGs named as the images")
+    labels = {}
+    for name in ids:
+        labels[name] = existing(place / f"{name}.png") or existing(place / "train" / f"{name}.png")
+        found = below.get(name, [])
+        if labels[name] is None and len(found) > 1:
+            raise ValueError(f"{place}: {len(found)} label files for image {name}: {some(found)}; keep one")
+        labels[name] = labels[name] or next(iter(found), None)
+    return labels
+
+
+def _label_key(file: Path) -> str:
+    """The image id that a label file belongs to; Cityscapes adds a suffix to city_sequence_frame."""
+    match = re.match(r"([A-Za-z-]+_\d{6}_\d{6})_", file.stem)
+    return match.group(1) if match else file.stem
+
+
+def fingerprint(source: Source, settings: Settings) -> str:
+    """Short name of (settings, root, files with size and time): another import gives another one."""
+    files = [
+        file
+        for items in source.splits.values()
+        for item in items
+        for file in (item.image, item.mask, item.label)
+    ]
+    facts = []
+    for file in [*files, *source.point_files]:
+        stat = file.stat() if file is not None and file.exists() else None
+        facts.append([str(file), stat and stat.st_size, stat and stat.st_mtime_ns])
+    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name != "num_classes"}
+    ids = {split: [item.id for item in items] for split, items in source.splits.items()}
+    text = json.dumps([shards.VERSION, asked, str(source.root.resolve()), source.names, ids, facts])
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -1,0 +1,193 @@
+"""Which rows make step t, and batches of them on the device.  The order is a pure function of (seed, t)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sparseg import shards, sparsify, transforms
+from sparseg.config import UNLABELLED, Config, DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """image_B3HW uint8, label_BHW uint8 codes, present_BK bool (classes annotated in the whole image).
+
+    num_slots: most classes labelled in one crop (known here, so the device need not be asked).
+    rows: their numbers in the split.
+    """
+
+    image_B3HW: Tensor
+    label_BHW: Tensor
+    present_BK: Tensor
+    num_slots: int
+    rows: tuple[int, ...]
+
+    def to(self, device: torch.device, channels_last: bool = False) -> Batch:
+        """The batch on the device; the copy does not wait."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return dataclasses.replace(
+            self,
+            image_B3HW=self.image_B3HW.to(device, non_blocking=True, memory_format=layout),
+            label_BHW=self.label_BHW.to(device, non_blocking=True),
+            present_BK=self.present_BK.to(device, non_blocking=True),
+        )
+
+
+# --------------------------------------------------------------------------------------------------- the order
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
+    """Order of the rows in an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(num_rows)
+
+
+def rows_of_step(seed: int, step: int, num_rows: int, batch_size: int) -> list[tuple[int, int]]:
+    """(epoch, row) of every image of global step `step`, counted from 0.
+
+    The epochs' permutations stand one behind the other and are cut into global batches, so that every row comes
+    once an epoch and no batch is short; a batch may span two epochs.
+    """
+    places = range(step * batch_size, (step + 1) * batch_size)
+    return [(p // num_rows, int(permutation(seed, p // num_rows, num_rows)[p % num_rows])) for p in places]
+
+
+def share(items: list[Any], part: int, parts: int) -> list[Any]:
+    """The part-th of `parts` contiguous, nearly equal shares."""
+    return items[len(items) * part // parts : len(items) * (part + 1) // parts]
+
+
+# ------------------------------------------------------------------------------------------------- the samples
+
+
+class TrainingSamples(Dataset):
+    """(epoch, row) -> (image_HW3, label_HW, present_K, row): decoded, clicks dropped, augmented."""
+
+    def __init__(self, split: Any, num_classes: int, data: DataConfig, seed: int) -> None:
+        self.split, self.num_classes, self.data, self.seed = split, num_classes, data, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        epoch, row = key
+        record, data = self.split[row], self.data
+        dense = data.label == "full"
+        source = record["mask"] if dense and record["mask"] is not None else record["label"]
+        label = shards.decode_label(source["bytes"])
+        if data.keep_labels < 1:
+            label = sparsify.keep_labels(label, data.keep_labels, seed=data.label_seed, key=record["id"])
+        present = np.zeros(self.num_classes, bool)
+        if data.keep_labels < 1 or dense:
+            present[np.unique(label[label < UNLABELLED])] = True
+        else:
+            present[record["present"]] = True
+        image = shards.decode_image(record["image"]["bytes"])
+        image, label = transforms.augment(image, label, data, (self.seed, epoch, row), dense=dense)
+        return image, label, present, row
+
+
+def collate(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Batch:
+    """Samples of one size -> Batch on the CPU."""
+    images, labels, present, rows = zip(*samples, strict=True)
+    num_slots = max(len(np.unique(label[label < UNLABELLED])) for label in labels)
+    return Batch(
+        image_B3HW=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
+        label_BHW=torch.from_numpy(np.stack(labels)),
+        present_BK=torch.from_numpy(np.stack(present)),
+        num_slots=num_slots,
+        rows=rows,
+    )
+
+
+class _Microbatches:
+    """Batch sampler: the keys of one rank's passes, from global step `first` to `last`."""
+
+    def __init__(self, seed, num_rows, batch_size, passes, rank, world, first, last) -> None:  # type: ignore[no-untyped-def]
+        self.order = (seed, num_rows, batch_size)
+        self.passes, self.rank, self.world, self.first, self.last = passes, rank, world, first, last
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        seed, num_rows, batch_size = self.order
+        for step in range(self.first, self.last):
+            for number in range(self.passes):
+                one_pass = share(rows_of_step(seed, step, num_rows, batch_size), number, self.passes)
+                yield share(one_pass, self.rank, self.world)
+
+
+def training_batches(
+    dataset: shards.ShardedDataset, config: Config, *, rank: int, world: int, first_step: int, last_step: int
+) -> Iterator[Batch]:
+    """This rank's batches, `optim.accumulate` a step, from first_step on; prepared ahead in processes or a thread."""
+    data, optim, seed = config.data, config.optim, config.run.seed
+    split = dataset.splits[data.train_split]
+    sampler = _Microbatches(
+        seed, len(split), optim.batch_size, optim.accumulate, rank, world, first_step, last_step
+    )
+    batches = DataLoader(
+        TrainingSamples(split, len(dataset.names), data, seed),
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=data.loader_processes,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(batches) if data.loader_processes else _one_ahead(iter(batches))
+
+
+def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Prepare the next batch in a thread (decoding and resizing release the interpreter) while this one trains."""
+    ahead: queue.Queue[Any] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    def offer(item: Any) -> None:
+        while not stop.is_set():
+            try:
+                return ahead.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if stop.is_set():
+                    return
+                offer(batch)
+            offer(None)
+        except BaseException as error:
+            offer(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="sparseg-loader")
+    thread.start()
+    try:
+        while (item := ahead.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def validation_batches(
+    split: Any, rows: list[int], largest: int = 8
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Whole images and dense labels in row order: (rows, image_B3HW, label_BHW); only equal sizes share a batch."""
+    start = 0
+    heights, widths = split["height"][:], split["width"][:]
+    sizes = [(heights[row], widths[row]) for row in rows]
+    while start < len(rows):
+        stop = start + 1
+        while stop < min(start + largest, len(rows)) and sizes[stop] == sizes[start]:
+            stop += 1
+        records = [split[row] for row in rows[start:stop]]
+        images = np.stack([shards.decode_image(record["image"]["bytes"]) for record in records])
+        labels = np.stack([shards.decode_label(record["label"]["bytes"]) for record in records])
+        yield rows[start:stop], torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+        start = stop

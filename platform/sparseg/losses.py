@@ -1,0 +1,180 @@
+"""The objective: cross-entropy on labelled pixels, the absent-class term, and the terms of the mixture.
+
+Every term is a sum over pixels divided by a count over the GLOBAL batch (all ranks, all accumulation passes).
+On several ranks each returns its share times the number of ranks, so the mean over ranks, which DDP takes of
+the gradients too, is the value and the gradient of the whole batch, however unequal the shares.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparseg import mixture
+from sparseg.config import IGNORED, LossConfig
+
+TERMS = ("seg", "mix", "label", "sep", "absent")
+
+
+def pixel_counts(label_BHW: Tensor, num_classes: int) -> Tensor:
+    """Labelled and valid (all but ignored) pixels, summed over the ranks -> (2,) float64; no device wait."""
+    labelled, valid = (label_BHW < num_classes).sum(), (label_BHW != IGNORED).sum()
+    counts = torch.stack([labelled, valid]).double()
+    if mixture.world_size() > 1:
+        dist.all_reduce(counts)
+    return counts
+
+
+def objective(
+    feature_BDhw: Tensor,
+    logits_BKhw: Tensor,
+    label_BHW: Tensor,
+    present_BK: Tensor,
+    config: LossConfig,
+    *,
+    counts: Tensor | None = None,
+    num_slots: int | None = None,
+    passes: int = 1,
+    mixture: bool = True,
+) -> dict[str, Tensor]:
+    """All loss terms (Wu et al., CVPR 2023) -> unweighted scalars seg mix label sep absent, and their weighted total.
+
+    feature_BDhw (B, D, h, w) at the decoder's stride; logits_BKhw (B, K, any, any), resized once to the label's
+    size; label_BHW uint8 codes; present_BK bool, classes annotated anywhere in the whole image.
+    counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes labelled
+    in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation passes that
+    share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only seg and absent.
+    Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
+    """
+    with torch.autocast(logits_BKhw.device.type, enabled=False):
+        return _objective(
+            _at_least_fp32(feature_BDhw),
+            _at_least_fp32(logits_BKhw),
+            label_BHW,
+            present_BK,
+            config,
+            counts,
+            num_slots,
+            passes,
+            mixture,
+        )
+
+
+def _at_least_fp32(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _objective(
+    feature_BDhw: Tensor,
+    logits_BKhw: Tensor,
+    label_BHW: Tensor,
+    present_BK: Tensor,
+    config: LossConfig,
+    counts: Tensor | None,
+    num_slots: int | None,
+    passes: int,
+    mixture_on: bool,
+) -> dict[str, Tensor]:
+    num_classes = logits_BKhw.shape[1]
+    if counts is None:
+        counts = pixel_counts(label_BHW, num_classes)
+    labelled, valid = (mixture.world_size() / counts.clamp(min=1)).to(logits_BKhw.dtype).unbind()
+    terms = {name: logits_BKhw.new_zeros(()) for name in TERMS}
+
+    if logits_BKhw.shape[2:] != label_BHW.shape[1:]:
+        logits_BKhw = F.interpolate(
+            logits_BKhw, size=label_BHW.shape[1:], mode="bilinear", align_corners=False
+        )
+    log_p_BKHW = F.log_softmax(logits_BKhw, 1)
+    if config.seg_weight:
+        target_BHW = label_BHW.where(label_BHW < num_classes, label_BHW.new_tensor(IGNORED)).long()
+        terms["seg"] = F.nll_loss(log_p_BKHW, target_BHW, ignore_index=IGNORED, reduction="sum") * labelled
+    with_absent = bool(config.absent_weight) and config.method != "ce"
+    with_pixels = mixture_on and config.method == "agmm" and bool(config.mix_weight or config.label_weight)
+    p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW
+    if with_absent:
+        terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
+    if mixture_on and config.method == "agmm" and (with_pixels or config.sep_weight):
+        slots = mixture.slots_of(mixture.crop_classes(label_BHW, num_classes), num_slots)
+        terms |= mixture_terms(
+            feature_BDhw, p_BKHW, label_BHW, present_BK, slots, config, labelled, valid
+        )
+    terms["sep"] = terms["sep"] / passes
+    terms["total"] = sum(getattr(config, f"{name}_weight") * terms[name] for name in TERMS)
+    return terms
+
+
+def absent_class(p_BKHW: Tensor, label_BHW: Tensor, present_BK: Tensor) -> Tensor:
+    """Sum over valid pixels of sum_k -(1 - y_k) log(1 - P_k + EPS) -> scalar."""
+    absent_BK = (~present_BK).to(p_BKHW.dtype)
+    cost_BKHW = torch.log(1 - p_BKHW + mixture.EPS)
+    return -torch.einsum("BKHW,BK,BHW->", cost_BKHW, absent_BK, (label_BHW != IGNORED).to(p_BKHW.dtype))
+
+
+def mixture_terms(
+    feature_BDhw: Tensor,
+    p_BKHW: Tensor,
+    label_BHW: Tensor,
+    present_BK: Tensor,
+    slots: mixture.Slots,
+    config: LossConfig,
+    labelled: Tensor,
+    valid: Tensor,
+) -> dict[str, Tensor]:
+    """L_mix, L_label, L_sep of the classes in `slots`; labelled and valid scale a sum over pixels to a mean."""
+    terms = {}
+    used_BS11 = slots.used_BS[:, :, None, None]
+    labelled_BSHW = (label_BHW[:, None] == slots.class_BS[:, :, None, None]) & used_BS11
+    mean_BSD = mixture.class_means(feature_BDhw, labelled_BSHW.to(feature_BDhw.dtype))
+    if config.sep_weight:
+        sums = config.centroid_reduction == "sum"
+        if config.centroid_reduction == "auto":
+            sums = config.variance == "published"
+        terms["sep"] = mixture.separation(
+            mean_BSD, slots, p_BKHW.shape[1], distance=config.distance, reduction="sum" if sums else "mean"
+        )
+    if not (config.mix_weight or config.label_weight):
+        return terms
+
+    similarity_BSHW = class_similarity(feature_BDhw, mean_BSD, p_BKHW, label_BHW, present_BK, slots, config)
+    share_BS = slots.used_BS / (slots.used_BS.sum(1, keepdim=True) + mixture.EPS) / 2  # c / S_b * 1/2
+    share_BS11 = share_BS[:, :, None, None]
+    if config.mix_weight:
+        p_BSHW = mixture.pick(p_BKHW, slots)
+        log_p, log_not_p = torch.log(p_BSHW + mixture.EPS), torch.log(1 - p_BSHW + mixture.EPS)
+        cost_BSHW = torch.lerp(log_not_p, log_p, similarity_BSHW)  # G log p + (1 - G) log(1 - p)
+        weight = share_BS11 * (label_BHW != IGNORED)[:, None]
+        terms["mix"] = -(cost_BSHW * weight).sum() * valid
+    if config.label_weight:
+        probability_BSHW = torch.where(labelled_BSHW, similarity_BSHW, 1 - similarity_BSHW)
+        weight = share_BS11 * (label_BHW < p_BKHW.shape[1])[:, None]
+        terms["label"] = -(torch.log(probability_BSHW + mixture.EPS) * weight).sum() * labelled
+    return terms
+
+
+def class_similarity(
+    feature_BDhw: Tensor,
+    mean_BSD: Tensor,
+    p_BKHW: Tensor,
+    label_BHW: Tensor,
+    present_BK: Tensor,
+    slots: mixture.Slots,
+    config: LossConfig,
+) -> Tensor:
+    """G at image size, (B, S, H, W): the chosen variance, then the Gaussian of the distance, resized."""
+    size = (feature_BDhw.shape[2], feature_BDhw.shape[3])
+    valid_B1hw = mixture.valid_cells(label_BHW, size)
+    d2_BShw = mixture.squared_distance(feature_BDhw, mean_BSD, config.distance) * valid_B1hw
+    variance_BS11: Tensor | float = config.sigma**2
+    if config.variance == "adaptive":
+        present_BS = present_BK.gather(1, slots.class_BS)[:, :, None, None]
+        p_BSHW = mixture.pick(p_BKHW.detach(), slots) * present_BS
+        responsibility = F.interpolate(p_BSHW, size=size, mode="bilinear", align_corners=False) * valid_B1hw
+        variance_BS11 = mixture.variance(d2_BShw, responsibility)
+    elif config.variance == "unweighted":
+        variance_BS11 = mixture.variance(d2_BShw, valid_B1hw.expand_as(d2_BShw))
+    bandwidth = 1.0 if config.variance == "published" else config.bandwidth
+    similarity_BShw = mixture.similarity(d2_BShw, variance_BS11, bandwidth)
+    return F.interpolate(similarity_BShw, size=label_BHW.shape[1:], mode="bilinear", align_corners=False)

@@ -1,0 +1,192 @@
+"""The adaptive Gaussian mixture of Wu et al., CVPR 2023: class means, distances, variances, similarities.
+
+Pure functions.  Suffixes: B images, K classes, S slots (the classes labelled in an image's crop, padded to
+the most that any image of the batch has), D feature channels, H W pixels, h w feature cells, N = h*w.
+Everything is computed for slots at feature resolution: neither a full-resolution feature map nor a
+(B, K, D, h, w) difference is ever formed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparseg.config import IGNORED
+
+EPS = 1e-6
+"""Added to every count before it divides, as in the published code."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """Which class sits in which slot of each image.
+
+    class_BS int64 class ids (arbitrary where unused); used_BS bool.
+    """
+
+    class_BS: Tensor
+    used_BS: Tensor
+
+
+def crop_classes(label_BHW: Tensor, num_classes: int) -> Tensor:
+    """c[b,k]: does class k have a labelled pixel in this crop?  (B, H, W) codes -> (B, K) bool."""
+    index_BN = label_BHW.flatten(1).long().clamp(max=num_classes)
+    seen = torch.zeros(len(label_BHW), num_classes + 1, dtype=torch.bool, device=label_BHW.device)
+    return seen.scatter_(1, index_BN, True)[:, :num_classes]
+
+
+def slots_of(crop_class_BK: Tensor, num_slots: int | None = None) -> Slots:
+    """Pack the present classes of every image into slots, in class order.
+
+    `num_slots` must be at least the most classes that any image has; None finds it, which waits for the device.
+    At least one slot is made: a rank without labels must still take part in the sums over ranks.
+    """
+    if num_slots is None:
+        num_slots = int(crop_class_BK.sum(1).max())
+    num_slots = max(num_slots, 1)
+    order_BK = torch.argsort(crop_class_BK.to(torch.int8), dim=1, descending=True, stable=True)
+    class_BS = order_BK[:, :num_slots]
+    return Slots(class_BS, crop_class_BK.gather(1, class_BS))
+
+
+def pick(value_BKhw: Tensor, slots: Slots) -> Tensor:
+    """The slots' channels: (B, K, h, w) -> (B, S, h, w)."""
+    height, width = value_BKhw.shape[2:]
+    return value_BKhw.gather(1, slots.class_BS[:, :, None, None].expand(-1, -1, height, width))
+
+
+def _interpolation_matrix(size_in: int, size_out: int, device: torch.device) -> Tensor:
+    """Rows of bilinear resizing along one axis, align_corners=False: (size_out, size_in)."""
+    source = (torch.arange(size_out, dtype=torch.float64, device=device) + 0.5) * (size_in / size_out) - 0.5
+    source = source.clamp(min=0)
+    low = source.floor().long().clamp(max=size_in - 1)
+    matrix = torch.zeros(size_out, size_in, dtype=torch.float64, device=device)
+    matrix.scatter_add_(1, low[:, None], (1 - (source - low))[:, None])
+    matrix.scatter_add_(1, (low + 1).clamp(max=size_in - 1)[:, None], (source - low)[:, None])
+    return matrix
+
+
+def class_means(feature_BDhw: Tensor, labelled_BSHW: Tensor) -> Tensor:
+    """Mean over a class's labelled pixels of the feature resized to image size -> mean_BSD.
+
+    mu = sum_{x: m=k} up(F)[x] / (n + EPS).  Resizing is linear, so the sum over pixels is a weighted sum of
+    feature cells whose weights are the adjoint of the resizing applied to the indicator of the pixels.
+
+    feature_BDhw (B, D, h, w); labelled_BSHW (B, S, H, W) float 0/1 -> (B, S, D).
+    """
+    (height, width), (H, W) = feature_BDhw.shape[2:], labelled_BSHW.shape[2:]
+    rows_Hh = _interpolation_matrix(height, H, feature_BDhw.device).to(feature_BDhw.dtype)
+    columns_Ww = _interpolation_matrix(width, W, feature_BDhw.device).to(feature_BDhw.dtype)
+    weight_BShw = torch.einsum("Hh,BSHw->BShw", rows_Hh, labelled_BSHW @ columns_Ww)
+    count_BS1 = labelled_BSHW.sum((2, 3))[..., None]
+    return weight_BShw.flatten(2) @ feature_BDhw.flatten(2).mT / (count_BS1 + EPS)
+
+
+class _MeanAbsoluteDifference(torch.autograd.Function):
+    """d[b,s,x] = mean_D |F[b,:,x] - mu[b,s]|, one slot at a time: at most one more tensor of F's size is alive."""
+
+    @staticmethod
+    def forward(ctx, feature_BND: Tensor, mean_BSD: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(feature_BND, mean_BSD)
+        slots = [(feature_BND - mean_B1D).abs_().mean(2) for mean_B1D in mean_BSD[:, :, None].unbind(1)]
+        return torch.stack(slots, 1)
+
+    @staticmethod
+    def backward(ctx, grad_BSN: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        feature_BND, mean_BSD = ctx.saved_tensors
+        grad_feature_BND, grad_means = torch.zeros_like(feature_BND), []
+        for mean_B1D, grad_BN in zip(mean_BSD[:, :, None].unbind(1), grad_BSN.unbind(1), strict=True):
+            sign_BND = (feature_BND - mean_B1D).sign_()
+            grad_feature_BND.addcmul_(sign_BND, grad_BN[..., None], value=1 / feature_BND.shape[2])
+            grad_means.append((grad_BN[:, None] @ sign_BND)[:, 0] / -feature_BND.shape[2])
+        return grad_feature_BND, torch.stack(grad_means, 1)
+
+
+def squared_distance(feature_BDhw: Tensor, mean_BSD: Tensor, distance: str) -> Tensor:
+    """d^2 of every cell to every slot's mean: (B, D, h, w), (B, S, D) -> (B, S, h, w).
+
+    l1: d = mean_D |F - mu|.  l2: d^2 = mean_D (F - mu)^2.
+    """
+    height, width = feature_BDhw.shape[2:]
+    feature_BND = feature_BDhw.flatten(2).mT
+    if distance == "l1":
+        d2_BSN = _MeanAbsoluteDifference.apply(feature_BND, mean_BSD).square()
+    else:
+        # (F - mu)^2 = F^2 - 2 F mu + mu^2, around a common origin so that little cancels in fp32
+        origin_B1D = mean_BSD.detach().mean(1, keepdim=True)
+        centred_BND, centre_BSD = feature_BND - origin_B1D, mean_BSD - origin_B1D
+        norms = centred_BND.square().sum(2)[:, None] + centre_BSD.square().sum(2)[:, :, None]
+        d2_BSN = (norms - 2 * centre_BSD @ centred_BND.mT).clamp(min=0) / mean_BSD.shape[2]
+    return d2_BSN.unflatten(2, (height, width))
+
+
+def valid_cells(label_BHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """down(1[m != IGNORED]), nearest: (B, H, W) -> (B, 1, h, w) float 0/1."""
+    return F.interpolate((label_BHW != IGNORED).float()[:, None], size=size, mode="nearest")
+
+
+def variance(d2_BShw: Tensor, weight_BShw: Tensor) -> Tensor:
+    """Weighted mean of d^2 over the cells, detached -> (B, S, 1, 1).
+
+    With responsibilities as weights this is Eq. 7 of the paper (authors' answer in issue 4 of their repository);
+    with the valid cells as weights it is the `unweighted` mode.
+    """
+    weight_BShw = weight_BShw.detach()
+    total = (weight_BShw * d2_BShw.detach()).sum((2, 3), keepdim=True)
+    return total / (weight_BShw.sum((2, 3), keepdim=True) + EPS)
+
+
+def similarity(d2_BShw: Tensor, variance_BS11: Tensor | float, bandwidth: float = 1.0) -> Tensor:
+    """exp(-d^2 / (2 beta^2 sigma^2 + EPS)), in (0, 1]; EPS only with an estimated variance, as published."""
+    scale = 2 * bandwidth**2 * variance_BS11
+    return torch.exp(-d2_BShw / (scale + EPS if isinstance(scale, Tensor) else scale))
+
+
+# ------------------------------------------------------------------------------------ statistics of the global batch
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over ranks whose backward sums the gradients over ranks: under DDP's averaging that is exact."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def world_size() -> int:
+    """Number of ranks of the running process group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """Differentiable sum over the ranks of the global batch; the value itself on a single rank."""
+    return _AllReduceSum.apply(value) if world_size() > 1 else value
+
+
+def separation(mean_BSD: Tensor, slots: Slots, num_classes: int, *, distance: str, reduction: str) -> Tensor:
+    """L_sep: mean over pairs of classes present in the GLOBAL batch of exp(-d(v_i, v_j)^2) -> scalar.
+
+    v_k is the sum (as published) or the mean over the images whose crop contains k.  Equal on every rank.
+    """
+    member_BSK = F.one_hot(slots.class_BS, num_classes).to(mean_BSD.dtype) * slots.used_BS[..., None]
+    sum_KD = torch.einsum("BSK,BSD->KD", member_BSK, mean_BSD)
+    packed = all_reduce_sum(torch.cat([sum_KD, member_BSK.sum((0, 1))[:, None]], 1))
+    sum_KD, count_K = packed[:, :-1], packed[:, -1].detach()
+    centroid_KD = sum_KD if reduction == "sum" else sum_KD / count_K.clamp(min=1)[:, None]
+    difference = centroid_KD[:, None] - centroid_KD[None]
+    d2_KK = difference.abs().mean(2).square() if distance == "l1" else difference.square().mean(2)
+    present_K = count_K > 0
+    pair_KK = (present_K[:, None] & present_K[None]).triu(1).to(d2_KK.dtype)
+    return (torch.exp(-d2_KK) * pair_KK).sum() / (pair_KK.sum() + EPS)

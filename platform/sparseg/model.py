@@ -1,0 +1,256 @@
+"""timm backbone and DeepLabV3+ decoder: image -> feature_BDhw, logits_BKhw at the decoder's stride."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseg.config import ModelConfig
+from sparseg.mixture import world_size
+
+LOW_CHANNELS = 48
+"""Channels kept of the early feature (DeepLabV3+, Chen et al., ECCV 2018, Sec. 4.1)."""
+
+
+def conv_norm_act(
+    inputs: int, outputs: int, kernel: int, dilation: int = 1, separable: bool = False
+) -> nn.Module:
+    """Convolution (depthwise-separable if asked and kernel > 1), batch norm, ReLU; size is kept."""
+    padding = dilation * (kernel // 2)
+    layers: list[nn.Module] = []
+    if separable and kernel > 1:
+        layers += [
+            nn.Conv2d(inputs, inputs, kernel, padding=padding, dilation=dilation, groups=inputs, bias=False),
+            nn.BatchNorm2d(inputs),
+        ]
+        kernel, padding, dilation = 1, 0, 1
+    layers += [
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
+    return nn.Sequential(*layers)
+
+
+class Decoder(nn.Module):
+    """Atrous pyramid on the deepest map, joined with an early map; the joined feature is the mixture's F.
+
+    The pooled branch has a bias and no batch norm: its map is one cell, so its statistics would come from the
+    images of the batch alone, and a batch of one has none.
+    """
+
+    def __init__(self, low_in: int, high_in: int, num_classes: int, config: ModelConfig) -> None:
+        super().__init__()
+        D, separable = config.feature_channels, config.separable
+        self.branches = nn.ModuleList(
+            [conv_norm_act(high_in, D, 1)]
+            + [conv_norm_act(high_in, D, 3, dilation, separable) for dilation in config.aspp_dilations]
+        )
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(high_in, D, 1), nn.ReLU(inplace=True))
+        self.project = conv_norm_act(D * (len(self.branches) + 1), D, 1)
+        self.low = conv_norm_act(low_in, LOW_CHANNELS, 1)
+        self.fuse = nn.Sequential(
+            conv_norm_act(LOW_CHANNELS + D, D, 3, separable=separable),
+            conv_norm_act(D, D, 3, separable=separable),
+        )
+        self.classify = nn.Conv2d(D, num_classes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.classify.weight, std=0.01)  # near-uniform first predictions
+
+    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) early and (B, C', h', w') deepest map -> feature (B, D, h, w), logits (B, K, h, w)."""
+        pooled = self.pooled(high).expand(-1, -1, *high.shape[2:])
+        high = self.project(torch.cat([branch(high) for branch in self.branches] + [pooled], 1))
+        high = F.interpolate(high, size=low.shape[2:], mode="bilinear", align_corners=False)
+        feature_BDhw = self.fuse(torch.cat([self.low(low), high], 1))
+        return feature_BDhw, self.classify(feature_BDhw)
+
+
+class Segmenter(nn.Module):
+    """The network: uint8 (or 0..255 float) RGB images in, normalised inside; feature and logits out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, decoder: Decoder, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.backbone, self.decoder = backbone, decoder
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> feature_BDhw, logits_BKhw at stride 4 (backbones that start there)."""
+        low, high = self.backbone((image_B3HW - self.mean) / self.std)
+        return self.decoder(low, high)
+
+
+def build(config: ModelConfig, num_classes: int, *, quiet: bool = False) -> Segmenter:
+    """The network with the backbone's weights loaded, the decoder random (from torch's global generator).
+
+    Raises ValueError for a backbone that timm lacks, a stride it cannot give, weights that do not fit.
+    """
+    source: dict[str, Any] = {}
+    if config.weights == "none":
+        if not quiet:
+            warnings.warn(
+                f"model.weights=none: {config.backbone} starts from RANDOM weights; pretrained ones are worth far "
+                "more than any loss term. Give --model.weights FILE.safetensors, or timm where there is a network.",
+                stacklevel=2,
+            )
+    elif config.weights == "timm":
+        source = {"pretrained": True}
+    else:
+        if not Path(config.weights).is_file():
+            raise ValueError(f"model.weights: no file {config.weights!r}; allowed: a file, 'timm' or 'none'")
+        source = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
+    if not timm.is_model(config.backbone):
+        near = timm.list_models(f"*{config.backbone[:8]}*")[:5]
+        raise ValueError(
+            f"model.backbone: timm has no {config.backbone!r}; near: {', '.join(near) or 'none'}"
+        )
+    try:
+        probe: Any = timm.create_model(
+            config.backbone, features_only=True, output_stride=config.output_stride
+        )
+        reductions = probe.feature_info.reduction()
+        low = max((i for i, r in enumerate(reductions) if r <= 4), default=0)
+        with _timm_messages() as messages:
+            backbone: Any = timm.create_model(
+                config.backbone,
+                features_only=True,
+                output_stride=config.output_stride,
+                out_indices=(low, len(reductions) - 1),
+                **source,
+            )
+    except (RuntimeError, TypeError, AssertionError, OSError, NotImplementedError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        raise ValueError(
+            f"model.backbone={config.backbone} with model.output_stride={config.output_stride} and "
+            f"model.weights={config.weights} cannot be built: {reason}"
+        ) from error
+    missing = [message for message in messages if message.startswith("Missing keys")]
+    if missing:
+        raise ValueError(f"model.weights={config.weights} does not fit {config.backbone}: {missing[0][:160]}")
+    if config.multi_grid:
+        _set_multi_grid(backbone, config.backbone)
+    channels = backbone.feature_info.channels()
+    settings = backbone.pretrained_cfg
+    decoder = Decoder(channels[0], channels[-1], num_classes, config)
+    return Segmenter(backbone, decoder, settings["mean"], settings["std"])
+
+
+@contextlib.contextmanager
+def _timm_messages() -> Iterator[list[str]]:
+    """Collect what timm logs while it loads weights: it reports missing keys there and goes on."""
+    messages: list[str] = []
+    logger = logging.getLogger("timm")
+    level, propagate = logger.level, logger.propagate
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _set_multi_grid(backbone: nn.Module, name: str) -> None:
+    """Dilations x(1, 2, 4) in the blocks of the last ResNet stage (DeepLabV3, Chen et al. 2017, Sec. 3.2.1)."""
+    last = getattr(backbone, "layer4", None)
+    if last is None:
+        raise ValueError(f"model.multi_grid needs a ResNet with a layer4; {name} has none: set it to false")
+    base = max(block.conv2.dilation[0] for block in last)
+    for block, factor in zip(last, (1, 2, 4), strict=False):
+        block.conv2.dilation = block.conv2.padding = (base * factor, base * factor)
+
+
+# ---------------------------------------------------------------------------- batch norm over the global batch
+
+
+class _NormaliseGlobally(torch.autograd.Function):
+    """Batch normalisation with the statistics of all ranks, on any backend (torch's SyncBatchNorm is CUDA only).
+
+    Sums travel in float64, so the statistics equal those of one process to fp32 rounding.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
+        variance, mean = torch.var_mean(x.to(weight.dtype), (0, 2, 3), correction=0)
+        variance, mean, count = variance.double(), mean.double(), x.numel() // x.shape[1]
+        sums = torch.cat([mean * count, (variance + mean.square()) * count, mean.new_tensor([count])])
+        dist.all_reduce(sums)
+        total = sums[-1]
+        mean, square = (sums[:-1] / total).chunk(2)
+        variance = (square - mean.square()).clamp(min=0)
+        mean, variance = mean.to(weight.dtype), variance.to(weight.dtype)
+        ctx.save_for_backward(x, weight, mean, variance, total)
+        ctx.eps = eps
+        output = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
+        ctx.mark_non_differentiable(mean, variance, total)
+        return output, mean, variance, total
+
+    @staticmethod
+    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+        x, weight, mean, variance, total = ctx.saved_tensors
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.cat([grad_weight, grad_bias]).double()
+        dist.all_reduce(sums)
+        all_weight, all_bias = (sums / total).to(weight.dtype).chunk(2)
+        inverse = torch.rsqrt(variance + ctx.eps)
+        slope = -weight * inverse.square() * all_weight
+        offset = -weight * inverse * (all_bias - mean * inverse * all_weight)
+        shape = (1, -1, 1, 1)
+        grad_x = torch.addcmul(grad_x, x.to(grad_x.dtype), slope.view(shape).to(grad_x.dtype))
+        return grad_x.add_(offset.view(shape).to(grad_x.dtype)), grad_weight, grad_bias, None
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose training statistics are those of all ranks; followed by what timm fused behind it."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.load_state_dict(norm.state_dict())
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        if not self.training or world_size() == 1:
+            return self.act(self.drop(super().forward(input)))
+        output, mean, variance, total = _NormaliseGlobally.apply(input, self.weight, self.bias, self.eps)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (total / (total - 1)).to(variance.dtype), self.momentum)
+        return self.act(self.drop(output))
+
+
+def with_global_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Batch norms over the global batch: torch's SyncBatchNorm on CUDA, ours elsewhere; state_dict keys stay."""
+    if device.type == "cuda":
+        return timm.layers.convert_sync_batchnorm(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d) and not isinstance(module, GlobalBatchNorm2d):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, GlobalBatchNorm2d(module))
+    return model

@@ -1,0 +1,171 @@
+"""What a run tells: metrics.jsonl, the progress line, TensorBoard, environment.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparseg import checkpoint
+from sparseg.config import Config, to_dict
+from sparseg.losses import TERMS
+from sparseg.mixture import world_size
+
+PACKAGES = (
+    "sparseg",
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "datasets",
+    "pyarrow",
+    "optuna",
+    "numpy",
+    "pillow",
+)
+
+
+class RunLog:
+    """Writes the files of one run; only rank 0 has one.  `metrics_bytes` is the place to go on from."""
+
+    def __init__(self, config: Config, metrics_bytes: int, total_steps: int, device: torch.device) -> None:
+        self.folder, self.total_steps = config.folder, total_steps
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(self.folder / "config.json", json_text(to_dict(config)))
+        checkpoint.write_text(self.folder / "environment.json", json_text(environment(device)))
+        path = self.folder / "metrics.jsonl"
+        path.touch()
+        os.truncate(path, min(metrics_bytes, path.stat().st_size))  # lines after the checkpoint come again
+        self.file = path.open("a")
+        self.writer = _tensorboard(self.folder) if config.run.tensorboard else None
+        self.start_s = self.mark_s = time.perf_counter()
+        self.steps_timed, self.seconds_timed = 0, 0.0
+
+    @property
+    def metrics_bytes(self) -> int:
+        """Bytes of metrics.jsonl that are complete."""
+        self.file.flush()
+        return self.file.tell()
+
+    def pause(self) -> None:
+        """What happens until the next `train` line is not training: leave it out of images/s and ETA."""
+        self.mark_s = time.perf_counter()
+
+    def train(
+        self, step: int, epoch: float, values: dict[str, float], steps: int, batch_size: int
+    ) -> dict[str, Any]:
+        """Log the training line after `step`, the mean speed over the last `steps`."""
+        seconds = time.perf_counter() - self.mark_s
+        self.mark_s = time.perf_counter()
+        self.steps_timed, self.seconds_timed = self.steps_timed + steps, self.seconds_timed + seconds
+        rate = steps * batch_size / max(seconds, 1e-9)
+        line = {
+            "kind": "train",
+            "step": step,
+            "epoch": round(epoch, 4),
+            **values,
+            "images_per_s": round(rate, 3),
+        }
+        eta_s = (self.total_steps - step) * self.seconds_timed / self.steps_timed
+        terms = " ".join(f"{name} {values[name]:.4f}" for name in ("total", *TERMS) if values[name])
+        memory = ""
+        if torch.cuda.is_available():
+            memory = f" | {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        self._say(
+            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | {terms} | lr {values['learning_rate']:.2e} | "
+            f"{rate:.1f} img/s{memory} | ETA {duration(eta_s)}"
+        )
+        return self._write(line, {name: values[name] for name in values})
+
+    def validation(self, step: int, epoch: float, scores: dict[str, Any], is_best: bool) -> dict[str, Any]:
+        """Log a validation after `step`."""
+        line = {"kind": "val", "step": step, "epoch": round(epoch, 4), "miou": scores["miou"]}
+        line |= {"pixel_accuracy": scores["pixel_accuracy"], "iou": scores["iou"], "best": is_best}
+        self._say(
+            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | val mIoU {scores['miou']:.4f} | pixel accuracy "
+            f"{scores['pixel_accuracy']:.4f}{' | best so far' if is_best else ''}"
+        )
+        flat = {f"iou/{name}": value for name, value in scores["iou"].items() if value is not None}
+        return self._write(line, {"miou": scores["miou"], **flat})
+
+    def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> dict[str, Any]:
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in line.items()
+        }
+        self.file.write(json.dumps(plain) + "\n")
+        self.file.flush()
+        if self.writer is not None:
+            for name, value in scalars.items():
+                self.writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+            self.writer.flush()
+        return line
+
+    def _say(self, text: str) -> None:
+        print(f"[{self.folder.name}] {text}", flush=True)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print(
+            "TensorBoard is not installed (pip install 'sparseg[tensorboard]'): no event file",
+            file=sys.stderr,
+        )
+        return None
+    return SummaryWriter(str(folder))
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON."""
+    return json.dumps(value, indent=2)
+
+
+def read_json(path: Path) -> Any:
+    """What `json_text` wrote."""
+    return json.loads(path.read_text())
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1h02m, 3m05s or 42s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, devices, commit: what a number in a table depends on besides the configuration."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "command": sys.argv,
+        "commit": checkpoint.commit(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": versions,
+        "workers": world_size(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or "cpu",
+        "cpu_threads": torch.get_num_threads(),
+    }
