@@ -8,13 +8,22 @@ from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimCon
 
 
 def recipe() -> Config:
-    """Small decoder, output stride 16, crop 256."""
+    """Small decoder, output stride 16, crop 224."""
     return Config(
-        data=DataConfig(layout="camvid", label="clicks", random_pixels=20, crop_px=256, num_classes=11),
+        data=DataConfig(
+            layout="camvid",
+            label="clicks",
+            random_pixels=20,
+            crop_px=224,
+            scale_max=1.5,
+            num_classes=11,
+        ),
         model=ModelConfig(backbone="mobilenetv2_100", output_stride=16, feature_channels=128, separable=True),
         loss=LossConfig(method="agmm"),
-        optim=OptimConfig(learning_rate=1e-2, decoder_lr_factor=5.0, epochs=40, batch_size=8),
-        run=RunConfig(name="camvid", validate_every=5),
+        optim=OptimConfig(
+            learning_rate=5e-3, decoder_lr_factor=5.0, warmup_steps=200, epochs=24, batch_size=8
+        ),
+        run=RunConfig(name="camvid", validate_every=4),
     )
 
 

@@ -1,4 +1,5 @@
-"""Save, find, load checkpoints.  A checkpoint folder alone is enough to predict; it appears whole or not at all."""
+"""Save, find, load checkpoints.  A checkpoint folder alone is enough to predict; it appears whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -102,11 +103,13 @@ FREE_TO_CHANGE = {
     "resources": None,
     "run": ("storage", "log_every", "validate_every", "checkpoint_every", "keep", "fresh", "tensorboard"),
 }
-"""Fields in which a run may go on differently; None = the whole section.  Everything else changes the result."""
+"""Fields in which a run may go on differently; None = the whole section.  Everything else changes the
+result."""
 
 
 def refuse_other_run(config: Config) -> None:
-    """Raise ValueError if STORAGE/NAME holds a run with other settings than `config` (it would be a mixture of both)."""
+    """Raise ValueError if STORAGE/NAME holds a run with other settings than `config` (it would be a mixture
+    of both)."""
     path = config.folder / "config.json"
     if not all_of(config.folder) or not path.is_file():
         return
@@ -116,7 +119,8 @@ def refuse_other_run(config: Config) -> None:
         for name, value in fields.items():
             if free is not None and name not in free and value != saved[section][name]:
                 raise ValueError(
-                    f"{config.folder} holds a run with {section}.{name}={saved[section][name]}, this one has {value}; "
+                    f"{config.folder} holds a run with {section}.{name}={saved[section][name]}, this "
+                    f"one has {value}; "
                     "give another --run.name, the same value, or --run.fresh (moves the old run aside)"
                 )
 
@@ -192,6 +196,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
 def load_state(
     checkpoint: Path, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors of model.safetensors, training state) to resume from.  Nothing but tensors and plain data is unpickled."""
+    """(tensors of model.safetensors, training state) to resume from.  Nothing but tensors and plain data is
+    unpickled."""
     tensors = safetensors.torch.load_file(checkpoint / "model.safetensors")
     return tensors, torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)

@@ -29,7 +29,8 @@ class DataConfig:
     """Which images, which labels, how they are cut."""
 
     root: str = ""
-    """Folder of an imported dataset, or of a raw layout (see `layout`) that is imported once into `shards`."""
+    """Folder of an imported dataset, or of a raw layout (see `layout`) that is imported once into
+    `shards`."""
     layout: Literal["auto", "shards", "voc", "cityscapes", "camvid", "folder"] = "auto"
     """How `root` is laid out on disk; `auto` recognises it and says what it took."""
     shards: str | None = None
@@ -49,7 +50,8 @@ class DataConfig:
     label_seed: int = 0
     """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
     keep_labels: float = 1.0
-    """Share of the labelled pixels of every image that is kept, in (0, 1]; nested: less is a subset of more."""
+    """Share of the labelled pixels of every image that is kept, in (0, 1]; nested: less is a subset of
+    more."""
     num_classes: int | None = None
     """Number of classes expected; a dataset with another number is refused (default: what the data says)."""
     crop_px: int = 321
@@ -65,7 +67,8 @@ class DataConfig:
     cache: str | None = None
     """Local folder for shards copied from object storage."""
     loader_processes: int = 0
-    """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a thread."""
+    """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a
+    thread."""
     skip_bad: bool = False
     """At import, leave out unreadable images and count and list them instead of refusing the dataset."""
     train_split: str = "train"
@@ -77,7 +80,8 @@ class DataConfig:
         _require(self.crop_px >= 32, f"data.crop_px must be at least 32 pixels, got {self.crop_px}")
         _require(
             0 < self.scale_min <= self.scale_max,
-            f"data.scale_min and data.scale_max must satisfy 0 < min <= max, got {self.scale_min} and {self.scale_max}",
+            f"data.scale_min and data.scale_max must satisfy 0 < min <= max, got {self.scale_min} and "
+            f"{self.scale_max}",
         )
         _require(0 < self.keep_labels <= 1, f"data.keep_labels must be in (0, 1], got {self.keep_labels}")
         _require(
@@ -88,11 +92,13 @@ class DataConfig:
             _require(value >= 0, f"data.{name} must be >= 0, got {value}")
             _require(
                 value == 0 or self.label == "clicks",
-                f"data.{name}={value} draws clicks from dense masks and needs data.label=clicks, got {self.label}",
+                f"data.{name}={value} draws clicks from dense masks and needs data.label=clicks, got "
+                f"{self.label}",
             )
         _require(
             not (self.random_pixels and self.clicks_per_class),
-            f"set data.random_pixels ({self.random_pixels}) or data.clicks_per_class ({self.clicks_per_class}), not both",
+            f"set data.random_pixels ({self.random_pixels}) or data.clicks_per_class "
+            f"({self.clicks_per_class}), not both",
         )
         code = self.unlabelled_code
         _require(code is None or 0 <= code <= 255, f"data.unlabelled_code must be in 0..255, got {code}")
@@ -151,9 +157,11 @@ class LossConfig:
     """What is minimised; the equations stand in mixture.py and losses.py."""
 
     method: Literal["ce", "ce+absent", "agmm"] = "agmm"
-    """`ce`: cross-entropy on the labelled pixels. `ce+absent`: and the absent-class term. `agmm`: and the mixture."""
+    """`ce`: cross-entropy on the labelled pixels. `ce+absent`: and the absent-class term. `agmm`: and the
+    mixture."""
     variance: Literal["published", "adaptive", "unweighted"] = "adaptive"
-    """Variance of a class in an image: fixed `sigma`, responsibility-weighted (Eq. 7), or the plain mean of d^2."""
+    """Variance of a class in an image: fixed `sigma`, responsibility-weighted (Eq. 7), or the plain mean of
+    d^2."""
     sigma: float = 0.5**0.5
     """With variance=published: standard deviation, in units of the feature distance."""
     bandwidth: float = 1.0
@@ -201,6 +209,8 @@ class OptimConfig:
     """Weight decay, per optimizer step and rate."""
     poly_power: float = 0.9
     """Rate at step t of T is (1 - t/T) ** poly_power times the peak."""
+    warmup_steps: int = 0
+    """Steps over which the rate grows linearly to its peak."""
     epochs: int = 80
     """Passes over the training split."""
     max_steps: int | None = None
@@ -208,7 +218,8 @@ class OptimConfig:
     batch_size: int = 64
     """GLOBAL batch, images per optimizer step over all workers and accumulation passes."""
     accumulate: int = 1
-    """Forward/backward passes per optimizer step and worker. L_sep and batch-norm statistics are then per pass."""
+    """Forward/backward passes per optimizer step and worker. L_sep and batch-norm statistics are then per
+    pass."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 = no clipping."""
     ema_decay: float = 0.0
@@ -224,7 +235,7 @@ class OptimConfig:
         for name in ("learning_rate", "decoder_lr_factor", "epochs", "batch_size", "accumulate"):
             value = getattr(self, name)
             _require(value > 0, f"optim.{name} must be > 0, got {value}")
-        for name in ("weight_decay", "poly_power", "clip_norm"):
+        for name in ("weight_decay", "poly_power", "clip_norm", "warmup_steps"):
             value = getattr(self, name)
             _require(value >= 0, f"optim.{name} must be >= 0, got {value}")
         for name in ("momentum", "ema_decay"):
@@ -288,12 +299,14 @@ class RunConfig:
     fresh: bool = False
     """Start anew: an earlier run of this name is moved aside, not overwritten."""
     tensorboard: bool = True
-    """Write events.out.tfevents.* (needs the `tensorboard` extra; left out with a notice where it is missing)."""
+    """Write events.out.tfevents.* (needs the `tensorboard` extra; left out with a notice where it is
+    missing)."""
 
     def __post_init__(self) -> None:
         _require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
-            f"run.name must be letters, digits, '.', '_' or '-', starting with a letter or digit; got {self.name!r}",
+            f"run.name must be letters, digits, '.', '_' or '-', starting with a letter or digit; got "
+            f"{self.name!r}",
         )
         for name in ("log_every", "validate_every", "keep"):
             value = getattr(self, name)
@@ -319,7 +332,8 @@ class Config:
         workers, passes, batch = max(self.resources.workers, 1), self.optim.accumulate, self.optim.batch_size
         _require(
             batch >= workers * passes,
-            f"optim.batch_size={batch} is the GLOBAL batch and cannot be cut into resources.workers={workers} x "
+            f"optim.batch_size={batch} is the GLOBAL batch and cannot be cut into "
+            f"resources.workers={workers} x "
             f"optim.accumulate={passes} parts; raise it to at least {workers * passes} or lower those",
         )
 
@@ -329,7 +343,8 @@ class Config:
         return Path(self.run.storage) / self.run.name
 
 
-# ---------------------------------------------------------------------------------------------- JSON, overrides
+# ---------------------------------------------------------------------------------------------- JSON,
+# overrides
 
 
 def to_dict(config: Any) -> dict[str, Any]:

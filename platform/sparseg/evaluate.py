@@ -1,4 +1,5 @@
-"""Confusion counts, IoU, and the prediction that they are counted from: whole image, windows, scales, flip."""
+"""Confusion counts, IoU, and the prediction that they are counted from: whole image, windows, scales,
+flip."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def probabilities(
 ) -> Tensor:
     """Class probabilities of whole images of any size -> (B, K, H, W) float32.
 
-    Softmax is taken once per view, at image size; views (scales, mirrored) are averaged.  window_px: a view larger
+    Softmax is taken once per view, at image size; views (scales, mirrored) are averaged.  window_px: a view
+    larger
     than this is covered by square windows at two thirds of their size, whose probabilities are averaged where
     they overlap; None feeds the whole view.
     """
@@ -86,7 +88,8 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
 
 
 def scores(confusion_KK: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """{miou, pixel_accuracy, iou: {name: value}}; a class in neither truth nor prediction is None and not averaged."""
+    """{miou, pixel_accuracy, iou: {name: value}}; a class in neither truth nor prediction is None and not
+    averaged."""
     counts = confusion_KK.double().cpu()
     hit_K = counts.diag()
     iou_K = hit_K / (counts.sum(0) + counts.sum(1) - hit_K)

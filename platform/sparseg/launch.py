@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +15,40 @@ import torch
 
 from sparseg import checkpoint, config, flags, importers, loader, model, runlog, schedule, shards, train
 from sparseg.config import Config
+from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt
 
 STOP_FILE = ".stop"
 """A file of this name in the run's folder asks its workers to save and end at their next logged line."""
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-
-class Interrupted(Exception):
-    """The user asked the run to end; it saved and can be resumed."""
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+"""Set unless the user has set them: no usage statistics, and logs that read as they were printed."""
 
 
 def main(recipe: Config, *, description: str, args: list[str] | None = None) -> None:
-    """Command line of a trainer: flags over the recipe, then `launch`.  Exits with 0, 1, 2, or 130 after Ctrl-C."""
+    """Command line of a trainer: flags over the recipe, then `launch`.  Exits with 0, 1, 2, or 130 after
+    Ctrl-C."""
     settings, dry_run = flags.parse(recipe, args, description=description)
     raise SystemExit(guarded(lambda: print_plan(settings) if dry_run else finish(settings)))
-
-
-def guarded(action: Callable[[], Any]) -> int:
-    """Exit code of an action; errors are one line on stderr, with the traceback only if SPARSEG_DEBUG=1."""
-    try:
-        action()
-        return 0
-    except (KeyboardInterrupt, Interrupted) as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if os.environ.get("SPARSEG_DEBUG") == "1":
-            traceback.print_exc()
-        print(f"error: {_reason(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-
-
-def _reason(error: BaseException) -> str:
-    """The first cause in one line: Ray wraps what a worker raised."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        error = next(iter(failures.values()))
-    cause = getattr(error, "cause", None)
-    error = cause if isinstance(cause, BaseException) else error
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if len(lines) <= 1 else lines[-1]
-    return text or type(error).__name__
 
 
 def finish(settings: Config) -> None:
     """Run to the end and say what came out."""
     result = launch(settings)
     print(
-        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best names its "
+        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best "
+        "names its "
         f"checkpoint, {settings.folder}/metrics.jsonl holds every logged step"
     )
 
 
 def prepare(settings: Config) -> tuple[Config, Path]:
-    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, dataset folder).
+    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, dataset
+    folder).
 
     Raises ValueError with what is wrong and its remedy.
     """
@@ -82,17 +58,24 @@ def prepare(settings: Config) -> tuple[Config, Path]:
         )
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not Path(settings.run.storage).is_absolute():
         raise ValueError(
-            f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job is temporary; "
+            f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job "
+            "is temporary; "
             "give an absolute folder that the workers reach"
         )
-    storage = str(Path(settings.run.storage).absolute())
-    weights = settings.model.weights
-    if weights not in ("none", "timm"):
-        weights = str(Path(weights).absolute())
+    storage = _absolute(settings.run.storage)
+    data, weights = settings.data, settings.model.weights
+    data = dataclasses.replace(
+        data,
+        root=_absolute(data.root),
+        shards=data.shards and _absolute(data.shards),
+        label_path=data.label_path and _label_path(data.label_path),
+    )
     settings = dataclasses.replace(
         settings,
-        data=dataclasses.replace(settings.data, root=str(Path(settings.data.root).absolute())),
-        model=dataclasses.replace(settings.model, weights=weights),
+        data=data,
+        model=dataclasses.replace(
+            settings.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
+        ),
         run=dataclasses.replace(settings.run, storage=storage),
     )
     if settings.run.fresh and settings.folder.exists():
@@ -116,29 +99,63 @@ def prepare(settings: Config) -> tuple[Config, Path]:
     return settings, dataset
 
 
-def launch(settings: Config) -> dict[str, Any]:
+def _absolute(path: str) -> str:
+    """Workers may have another working directory."""
+    return str(Path(path).absolute())
+
+
+def _label_path(path: str) -> str:
+    """A label path is taken from here if it is there, else left to the importer, which looks under the
+    root."""
+    return _absolute(path) if Path(path).exists() else path
+
+
+def finished(settings: Config, dataset: Path) -> dict[str, Any] | None:
+    """The best scores of a run that has made all its steps, else None."""
+    saved = checkpoint.all_of(settings.folder)
+    length = schedule.plan(settings, len(shards.open(dataset).splits[settings.data.train_split]))
+    if not saved or saved[-1].name != checkpoint.name_of(length.total_steps):
+        return None
+    best = runlog.read_json(settings.folder / "iou.json")
+    return {**best, "steps": length.total_steps, "total_steps": length.total_steps}
+
+
+def launch(
+    settings: Config,
+    *,
+    report: Callable[[dict[str, Any]], None] = lambda line: None,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Train `settings` on Ray (or in this process with resources.workers=0) -> the best scores.
 
-    Raises ValueError before any worker starts if something is wrong with the settings, the data or the cluster;
+    Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
+    by them.
+    Raises ValueError before any worker starts if something is wrong with the settings, the data or the
+    cluster;
     Interrupted if the user stopped it.
     """
     settings, dataset = prepare(settings)
+    done = finished(settings, dataset)
+    if done is not None:
+        print(f"{settings.folder} is finished already; --run.fresh trains it again")
+        return done
     stop_file = settings.folder / STOP_FILE
     stop_file.unlink(missing_ok=True)
     if settings.resources.workers == 0:
         asked = threading.Event()
-        with _on_interrupt(asked.set, settings):
-            result = train.run(settings, dataset, should_stop=asked.is_set)
+        with on_interrupt(asked.set, "saving after this step, then ending"):
+            result = train.run(settings, dataset, report=report, should_stop=asked.is_set)
     else:
-        result = _on_ray(settings, dataset)
+        result = _on_ray(settings, dataset, callbacks)
     if result["steps"] < result["total_steps"]:
         raise Interrupted(
-            f"stopped after step {result['steps']} of {result['total_steps']}; the same command goes on from there"
+            f"stopped after step {result['steps']} of {result['total_steps']}; the same command goes on "
+            "from there"
         )
     return result
 
 
-# ------------------------------------------------------------------------------------------------------------- Ray
+# ------------------------------------------------------------------------------------------------- Ray
 
 
 def _worker(arguments: dict[str, Any]) -> None:
@@ -163,20 +180,11 @@ def _worker(arguments: dict[str, Any]) -> None:
         checkpoint.write_text(settings.folder / "result.json", runlog.json_text(result))
 
 
-def _on_ray(settings: Config, dataset: Path) -> dict[str, Any]:
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+def _on_ray(settings: Config, dataset: Path, callbacks: Sequence[Any]) -> dict[str, Any]:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if not ray.is_initialized():
-        environment = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_DEDUP_LOGS": "0"}
-        os.environ.update({key: os.environ.get(key, value) for key, value in environment.items()})
-        ray.init(
-            log_to_driver=True,
-            logging_level=logging.WARNING,
-            include_dashboard=False if _is_local() else None,
-        )
-    gpus = _check_resources(settings, ray.cluster_resources())
+    gpus = start_ray(settings)
     resources = settings.resources
     workers: Any = resources.workers
     if resources.min_workers is not None and resources.min_workers < resources.workers:
@@ -195,82 +203,46 @@ def _on_ray(settings: Config, dataset: Path) -> dict[str, Any]:
             name=".ray",
             storage_path=str(settings.folder),
             failure_config=FailureConfig(resources.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+            callbacks=list(callbacks) or None,
         ),
     )
     settings.folder.mkdir(parents=True, exist_ok=True)
     result_file = settings.folder / "result.json"
     result_file.unlink(missing_ok=True)
-    with _on_interrupt((settings.folder / STOP_FILE).touch, settings):
-        _in_thread(trainer.fit)
+    what_follows = f"saving at the next logged line (every {settings.run.log_every} steps), then ending"
+    with on_interrupt((settings.folder / STOP_FILE).touch, what_follows):
+        in_thread(trainer.fit)
     (settings.folder / STOP_FILE).unlink(missing_ok=True)
     return runlog.read_json(result_file)
 
 
-def _is_local() -> bool:
-    return not os.environ.get("RAY_ADDRESS")
+def start_ray(settings: Config, *, runs: int = 1) -> float:
+    """Join the cluster, or start a local one, and see that it can hold `runs` runs at once -> GPUs per
+    worker.
 
+    Raises ValueError saying what is asked for and what the cluster has.
+    """
+    import ray
 
-def _check_resources(settings: Config, there: dict[str, float]) -> float:
-    """GPUs per worker.  Raises ValueError saying what is asked for and what the cluster has."""
-    resources = settings.resources
+    if not ray.is_initialized():
+        for name, value in RAY_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        ray.init(logging_level=logging.ERROR)
+    there, resources = ray.cluster_resources(), settings.resources
     gpus = resources.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if there.get("GPU", 0) > 0 else 0.0
-    fewest = resources.min_workers or resources.workers
+    workers = runs * (resources.min_workers or max(resources.workers, 1))
     for name, each in (("CPU", resources.cpus_per_worker), ("GPU", gpus)):
-        if fewest * each > there.get(name, 0):
+        if workers * each > there.get(name, 0):
+            asked = f"resources.workers={workers // runs}" + (f" in {runs} runs at once" if runs > 1 else "")
             raise ValueError(
-                f"resources.workers={fewest} x {each:g} {name} needs {fewest * each:g}, the cluster has "
-                f"{there.get(name, 0):g} {name} (CPU {there.get('CPU', 0):g}, GPU {there.get('GPU', 0):g}); lower "
-                f"--resources.workers or --resources.{name.lower()}s-per-worker"
+                f"{asked} x {each:g} {name} each needs {workers * each:g} {name}, the cluster has CPU "
+                f"{there.get('CPU', 0):g}, GPU {there.get('GPU', 0):g}; lower --resources.workers or "
+                f"--resources.{name.lower()}s-per-worker{' or --concurrent' if runs > 1 else ''}"
             )
     return gpus
-
-
-class _on_interrupt:  # noqa: N801 - reads as a statement
-    """Within: the first SIGINT or SIGTERM calls `ask` and the run saves and ends; the second ends the process."""
-
-    def __init__(self, ask: Callable[[], Any], settings: Config) -> None:
-        self.ask, self.settings, self.count = ask, settings, 0
-
-    def __enter__(self) -> None:
-        self.before = {}
-        if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self.handle) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(self, number: int, frame: Any) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
-        print(
-            f"\n{signal.Signals(number).name}: saving at the next logged line (every {self.settings.run.log_every} "
-            "steps), then ending; once more to end at once",
-            file=sys.stderr,
-            flush=True,
-        )
-        self.ask()
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def _in_thread(action: Callable[[], Any]) -> None:
-    """Run `action` beside the main thread, which stays free for signals (Ray would take SIGINT for itself)."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            action()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-    if errors:
-        raise errors[0]
 
 
 def print_plan(settings: Config) -> None:
@@ -290,7 +262,8 @@ def print_plan(settings: Config) -> None:
     print(f"splits       {', '.join(f'{name} {len(split)}' for name, split in opened.splits.items())} images")
     print(f"classes      {len(opened.names)}: {', '.join(opened.names)}")
     print(
-        f"a pass       image ({shares[0]}, 3, {side}, {side}) uint8 on worker 0; images per worker {shares} x {passes}"
+        f"a pass       image ({shares[0]}, 3, {side}, {side}) uint8 on worker 0; images per worker "
+        f"{shares} x {passes}"
     )
     print(f"parameters   {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M")
     print(f"steps        {length.total_steps} ({length.epoch(length.total_steps):.2f} epochs)")

@@ -43,7 +43,8 @@ class Batch:
         )
 
 
-# --------------------------------------------------------------------------------------------------- the order
+# --------------------------------------------------------------------------------------------------- the
+# order
 
 
 @functools.lru_cache(maxsize=4)
@@ -55,7 +56,8 @@ def permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
 def rows_of_step(seed: int, step: int, num_rows: int, batch_size: int) -> list[tuple[int, int]]:
     """(epoch, row) of every image of global step `step`, counted from 0.
 
-    The epochs' permutations stand one behind the other and are cut into global batches, so that every row comes
+    The epochs' permutations stand one behind the other and are cut into global batches, so that every row
+    comes
     once an epoch and no batch is short; a batch may span two epochs.
     """
     places = range(step * batch_size, (step + 1) * batch_size)
@@ -67,7 +69,8 @@ def share(items: list[Any], part: int, parts: int) -> list[Any]:
     return items[len(items) * part // parts : len(items) * (part + 1) // parts]
 
 
-# ------------------------------------------------------------------------------------------------- the samples
+# ------------------------------------------------------------------------------------------------- the
+# samples
 
 
 class TrainingSamples(Dataset):
@@ -110,7 +113,8 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Ba
 class _Microbatches:
     """Batch sampler: the keys of one rank's passes, from global step `first` to `last`."""
 
-    def __init__(self, seed, num_rows, batch_size, passes, rank, world, first, last) -> None:  # type: ignore[no-untyped-def]
+    # type: ignore[no-untyped-def]
+    def __init__(self, seed, num_rows, batch_size, passes, rank, world, first, last) -> None:
         self.order = (seed, num_rows, batch_size)
         self.passes, self.rank, self.world, self.first, self.last = passes, rank, world, first, last
 
@@ -125,7 +129,8 @@ class _Microbatches:
 def training_batches(
     dataset: shards.ShardedDataset, config: Config, *, rank: int, world: int, first_step: int, last_step: int
 ) -> Iterator[Batch]:
-    """This rank's batches, `optim.accumulate` a step, from first_step on; prepared ahead in processes or a thread."""
+    """This rank's batches, `optim.accumulate` a step, from first_step on; prepared ahead in processes or a
+    thread."""
     data, optim, seed = config.data, config.optim, config.run.seed
     split = dataset.splits[data.train_split]
     sampler = _Microbatches(
@@ -142,7 +147,8 @@ def training_batches(
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Prepare the next batch in a thread (decoding and resizing release the interpreter) while this one trains."""
+    """Prepare the next batch in a thread (decoding and resizing release the interpreter) while this one
+    trains."""
     ahead: queue.Queue[Any] = queue.Queue(maxsize=1)
     stop = threading.Event()
 
@@ -178,7 +184,8 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 def validation_batches(
     split: Any, rows: list[int], largest: int = 8
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Whole images and dense labels in row order: (rows, image_B3HW, label_BHW); only equal sizes share a batch."""
+    """Whole images and dense labels in row order: (rows, image_B3HW, label_BHW); only equal sizes share a
+    batch."""
     start = 0
     heights, widths = split["height"][:], split["width"][:]
     sizes = [(heights[row], widths[row]) for row in rows]

@@ -39,13 +39,18 @@ def objective(
     passes: int = 1,
     mixture: bool = True,
 ) -> dict[str, Tensor]:
-    """All loss terms (Wu et al., CVPR 2023) -> unweighted scalars seg mix label sep absent, and their weighted total.
+    """All loss terms (Wu et al., CVPR 2023) -> unweighted scalars seg mix label sep absent, and their
+    weighted total.
 
-    feature_BDhw (B, D, h, w) at the decoder's stride; logits_BKhw (B, K, any, any), resized once to the label's
+    feature_BDhw (B, D, h, w) at the decoder's stride; logits_BKhw (B, K, any, any), resized once to the
+    label's
     size; label_BHW uint8 codes; present_BK bool, classes annotated anywhere in the whole image.
-    counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes labelled
-    in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation passes that
-    share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only seg and absent.
+    counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes
+    labelled
+    in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation passes
+    that
+    share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only seg and
+    absent.
     Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
     with torch.autocast(logits_BKhw.device.type, enabled=False):
@@ -98,9 +103,7 @@ def _objective(
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
     if mixture_on and config.method == "agmm" and (with_pixels or config.sep_weight):
         slots = mixture.slots_of(mixture.crop_classes(label_BHW, num_classes), num_slots)
-        terms |= mixture_terms(
-            feature_BDhw, p_BKHW, label_BHW, present_BK, slots, config, labelled, valid
-        )
+        terms |= mixture_terms(feature_BDhw, p_BKHW, label_BHW, present_BK, slots, config, labelled, valid)
     terms["sep"] = terms["sep"] / passes
     terms["total"] = sum(getattr(config, f"{name}_weight") * terms[name] for name in TERMS)
     return terms
@@ -123,7 +126,8 @@ def mixture_terms(
     labelled: Tensor,
     valid: Tensor,
 ) -> dict[str, Tensor]:
-    """L_mix, L_label, L_sep of the classes in `slots`; labelled and valid scale a sum over pixels to a mean."""
+    """L_mix, L_label, L_sep of the classes in `slots`; labelled and valid scale a sum over pixels to a
+    mean."""
     terms = {}
     used_BS11 = slots.used_BS[:, :, None, None]
     labelled_BSHW = (label_BHW[:, None] == slots.class_BS[:, :, None, None]) & used_BS11

@@ -42,7 +42,8 @@ def crop_classes(label_BHW: Tensor, num_classes: int) -> Tensor:
 def slots_of(crop_class_BK: Tensor, num_slots: int | None = None) -> Slots:
     """Pack the present classes of every image into slots, in class order.
 
-    `num_slots` must be at least the most classes that any image has; None finds it, which waits for the device.
+    `num_slots` must be at least the most classes that any image has; None finds it, which waits for the
+    device.
     At least one slot is made: a rank without labels must still take part in the sums over ranks.
     """
     if num_slots is None:
@@ -87,7 +88,8 @@ def class_means(feature_BDhw: Tensor, labelled_BSHW: Tensor) -> Tensor:
 
 
 class _MeanAbsoluteDifference(torch.autograd.Function):
-    """d[b,s,x] = mean_D |F[b,:,x] - mu[b,s]|, one slot at a time: at most one more tensor of F's size is alive."""
+    """d[b,s,x] = mean_D |F[b,:,x] - mu[b,s]|, one slot at a time: at most one more tensor of F's size is
+    alive."""
 
     @staticmethod
     def forward(ctx, feature_BND: Tensor, mean_BSD: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -117,7 +119,7 @@ def squared_distance(feature_BDhw: Tensor, mean_BSD: Tensor, distance: str) -> T
         d2_BSN = _MeanAbsoluteDifference.apply(feature_BND, mean_BSD).square()
     else:
         # (F - mu)^2 = F^2 - 2 F mu + mu^2, around a common origin so that little cancels in fp32
-        origin_B1D = mean_BSD.detach().mean(1, keepdim=True)
+        origin_B1D = feature_BND.detach().mean(1, keepdim=True)
         centred_BND, centre_BSD = feature_BND - origin_B1D, mean_BSD - origin_B1D
         norms = centred_BND.square().sum(2)[:, None] + centre_BSD.square().sum(2)[:, :, None]
         d2_BSN = (norms - 2 * centre_BSD @ centred_BND.mT).clamp(min=0) / mean_BSD.shape[2]
@@ -132,7 +134,8 @@ def valid_cells(label_BHW: Tensor, size: tuple[int, int]) -> Tensor:
 def variance(d2_BShw: Tensor, weight_BShw: Tensor) -> Tensor:
     """Weighted mean of d^2 over the cells, detached -> (B, S, 1, 1).
 
-    With responsibilities as weights this is Eq. 7 of the paper (authors' answer in issue 4 of their repository);
+    With responsibilities as weights this is Eq. 7 of the paper (authors' answer in issue 4 of their
+    repository);
     with the valid cells as weights it is the `unweighted` mode.
     """
     weight_BShw = weight_BShw.detach()
@@ -146,7 +149,8 @@ def similarity(d2_BShw: Tensor, variance_BS11: Tensor | float, bandwidth: float 
     return torch.exp(-d2_BShw / (scale + EPS if isinstance(scale, Tensor) else scale))
 
 
-# ------------------------------------------------------------------------------------ statistics of the global batch
+# ------------------------------------------------------------------------------------ statistics of the
+# global batch
 
 
 class _AllReduceSum(torch.autograd.Function):

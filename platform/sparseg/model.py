@@ -107,8 +107,10 @@ def build(config: ModelConfig, num_classes: int, *, quiet: bool = False) -> Segm
     if config.weights == "none":
         if not quiet:
             warnings.warn(
-                f"model.weights=none: {config.backbone} starts from RANDOM weights; pretrained ones are worth far "
-                "more than any loss term. Give --model.weights FILE.safetensors, or timm where there is a network.",
+                f"model.weights=none: {config.backbone} starts from RANDOM weights; pretrained ones are "
+                "worth far "
+                "more than any loss term. Give --model.weights FILE.safetensors, or timm where there is "
+                "a network.",
                 stacklevel=2,
             )
     elif config.weights == "timm":
@@ -173,7 +175,8 @@ def _timm_messages() -> Iterator[list[str]]:
 
 
 def _set_multi_grid(backbone: nn.Module, name: str) -> None:
-    """Dilations x(1, 2, 4) in the blocks of the last ResNet stage (DeepLabV3, Chen et al. 2017, Sec. 3.2.1)."""
+    """Dilations x(1, 2, 4) in the blocks of the last ResNet stage (DeepLabV3, Chen et al. 2017, Sec.
+    3.2.1)."""
     last = getattr(backbone, "layer4", None)
     if last is None:
         raise ValueError(f"model.multi_grid needs a ResNet with a layer4; {name} has none: set it to false")
@@ -182,21 +185,25 @@ def _set_multi_grid(backbone: nn.Module, name: str) -> None:
         block.conv2.dilation = block.conv2.padding = (base * factor, base * factor)
 
 
-# ---------------------------------------------------------------------------- batch norm over the global batch
+# ---------------------------------------------------------------------------- batch norm over the global
+# batch
 
 
 class _NormaliseGlobally(torch.autograd.Function):
-    """Batch normalisation with the statistics of all ranks, on any backend (torch's SyncBatchNorm is CUDA only).
+    """Batch normalisation with the statistics of all ranks, on any backend (torch's SyncBatchNorm is CUDA
+    only).
 
     Sums travel in float64, so the statistics equal those of one process to fp32 rounding.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
-        variance, mean = torch.var_mean(x.to(weight.dtype), (0, 2, 3), correction=0)
+        mean = x.mean((0, 2, 3), dtype=weight.dtype)
+        variance = (x - mean.view(1, -1, 1, 1)).square_().mean((0, 2, 3))
         variance, mean, count = variance.double(), mean.double(), x.numel() // x.shape[1]
         sums = torch.cat([mean * count, (variance + mean.square()) * count, mean.new_tensor([count])])
-        dist.all_reduce(sums)
+        if world_size() > 1:
+            dist.all_reduce(sums)
         total = sums[-1]
         mean, square = (sums[:-1] / total).chunk(2)
         variance = (square - mean.square()).clamp(min=0)
@@ -214,7 +221,8 @@ class _NormaliseGlobally(torch.autograd.Function):
             grad, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.cat([grad_weight, grad_bias]).double()
-        dist.all_reduce(sums)
+        if world_size() > 1:
+            dist.all_reduce(sums)
         all_weight, all_bias = (sums / total).to(weight.dtype).chunk(2)
         inverse = torch.rsqrt(variance + ctx.eps)
         slope = -weight * inverse.square() * all_weight
@@ -225,7 +233,8 @@ class _NormaliseGlobally(torch.autograd.Function):
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose training statistics are those of all ranks; followed by what timm fused behind it."""
+    """nn.BatchNorm2d whose training statistics are those of all ranks; followed by what timm fused behind
+    it."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
@@ -235,7 +244,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
-        if not self.training or world_size() == 1:
+        if not self.training:
             return self.act(self.drop(super().forward(input)))
         output, mean, variance, total = _NormaliseGlobally.apply(input, self.weight, self.bias, self.eps)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
@@ -246,7 +255,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def with_global_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms over the global batch: torch's SyncBatchNorm on CUDA, ours elsewhere; state_dict keys stay."""
+    """Batch norms over the global batch: torch's SyncBatchNorm on CUDA, ours elsewhere; state_dict keys
+    stay."""
     if device.type == "cuda":
         return timm.layers.convert_sync_batchnorm(model)
     for name, module in list(model.named_modules()):

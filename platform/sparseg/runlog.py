@@ -80,7 +80,8 @@ class RunLog:
         if torch.cuda.is_available():
             memory = f" | {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         self._say(
-            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | {terms} | lr {values['learning_rate']:.2e} | "
+            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | {terms} | lr "
+            f"{values['learning_rate']:.2e} | "
             f"{rate:.1f} img/s{memory} | ETA {duration(eta_s)}"
         )
         return self._write(line, {name: values[name] for name in values})
@@ -90,7 +91,8 @@ class RunLog:
         line = {"kind": "val", "step": step, "epoch": round(epoch, 4), "miou": scores["miou"]}
         line |= {"pixel_accuracy": scores["pixel_accuracy"], "iou": scores["iou"], "best": is_best}
         self._say(
-            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | val mIoU {scores['miou']:.4f} | pixel accuracy "
+            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | val mIoU {scores['miou']:.4f} | "
+            "pixel accuracy "
             f"{scores['pixel_accuracy']:.4f}{' | best so far' if is_best else ''}"
         )
         flat = {f"iou/{name}": value for name, value in scores["iou"].items() if value is not None}

@@ -38,13 +38,15 @@ def plan(config: Config, num_rows: int) -> Plan:
     return Plan(num_rows, config.optim.batch_size, steps, config.run.validate_every)
 
 
-def poly_rate(step: int, total_steps: int, power: float) -> float:
-    """Factor on the peak rate at 0-based step."""
-    return (1 - step / total_steps) ** power
+def rate_factor(step: int, total_steps: int, power: float, warmup_steps: int = 0) -> float:
+    """Factor on the peak rate at 0-based step: (1 - t/T) ** power, times (t + 1) / warmup_steps while that is
+    below 1."""
+    return (1 - step / total_steps) ** power * min(1.0, (step + 1) / max(warmup_steps, 1))
 
 
 def make_optimizer(model: Segmenter, config: Config) -> torch.optim.Optimizer:
-    """SGD or AdamW with one group for the backbone and one, at decoder_lr_factor times its rate, for the decoder."""
+    """SGD or AdamW with one group for the backbone and one, at decoder_lr_factor times its rate, for the
+    decoder."""
     optim = config.optim
     groups = [
         {"params": list(model.backbone.parameters()), "peak": optim.learning_rate},

@@ -1,4 +1,5 @@
-"""The training loop, written out once.  No ray: it runs in one process, or in every rank of a process group."""
+"""The training loop, written out once.  No ray: it runs in one process, or in every rank of a process
+group."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from sparseg import model as networks
 from sparseg.config import Config
 from sparseg.evaluate import evaluate, scores
 from sparseg.mixture import world_size
-from sparseg.schedule import Plan, make_optimizer, plan, poly_rate
+from sparseg.schedule import Plan, make_optimizer, plan, rate_factor
 
 
 def train_step(
@@ -31,7 +33,8 @@ def train_step(
     *,
     mixture: bool,
 ) -> dict[str, Tensor]:
-    """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and grad_norm.
+    """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
+    grad_norm.
 
     Nothing here waits for the device.
     """
@@ -118,7 +121,7 @@ def start(config: Config, num_classes: int, device: torch.device, *, quiet: bool
     network = network.to(device)
     if config.optim.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    if world_size() > 1:
+    if world_size() > 1 or device.type == "cpu":  # on a CPU ours is also the more accurate one, at any size
         networks.with_global_batch_norm(network, device)
     optimizer = make_optimizer(network, config)
     average = Average(network, config.optim.ema_decay) if config.optim.ema_decay else None
@@ -192,7 +195,7 @@ def advance(
     model.train()
     # whatever a backbone draws (drop path) is a function of (seed, step, rank): a resumed run draws it again
     torch.manual_seed(hash((config.run.seed, step, rank)) % 2**63)
-    factor = poly_rate(step, schedule.total_steps, optim.poly_power)
+    factor = rate_factor(step, schedule.total_steps, optim.poly_power, optim.warmup_steps)
     for group in progress.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     device = next(model.parameters()).device
@@ -213,10 +216,13 @@ def run(
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Train to the end, going on from the newest checkpoint in STORAGE/NAME if there is one -> the best scores.
+    """Train to the end, going on from the newest checkpoint in STORAGE/NAME if there is one -> the best
+    scores.
 
-    dataset: the imported dataset (default: config.data.root).  report: is given every validation, on every rank.
-    should_stop: asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends the run.
+    dataset: the imported dataset (default: config.data.root).  report: is given every validation, on every
+    rank.
+    should_stop: asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends
+    the run.
     Raises FloatingPointError when the loss is no longer finite.
     """
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
@@ -227,9 +233,12 @@ def run(
     schedule = plan(config, len(data.splits[config.data.train_split]))
     progress = start(config, len(data.names), device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
-    model: nn.Module = torch.compile(progress.network) if config.optim.compile else progress.network  # type: ignore
+    # type: ignore
+    model: nn.Module = torch.compile(progress.network) if config.optim.compile else progress.network
     if world > 1:
-        model = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():  # torch 2.13 renamed the option; 2.11 does not know the new name
+            warnings.simplefilter("ignore", FutureWarning)
+            model = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     batches = loader.training_batches(
         data, config, rank=rank, world=world, first_step=progress.step, last_step=schedule.total_steps
     )
@@ -246,7 +255,8 @@ def run(
             line["learning_rate"] = rate
             if not all_finite:
                 raise FloatingPointError(
-                    f"run {config.run.name}: loss or gradient not finite between steps {logged + 1} and {step} (now "
+                    f"run {config.run.name}: loss or gradient not finite between steps {logged + 1} and "
+                    f"{step} (now "
                     f"{line}); lower optim.learning_rate or set optim.clip_norm, then repeat the command"
                 )
             if log is not None:
@@ -266,7 +276,8 @@ def run(
 
 
 def read(values: dict[str, Tensor], finite: Tensor, stop: bool) -> tuple[dict[str, float], bool, bool]:
-    """The one place where a step waits for the device -> loss terms of the global batch; all finite; any rank stops."""
+    """The one place where a step waits for the device -> loss terms of the global batch; all finite; any rank
+    stops."""
     flags = finite.new_tensor([float(stop)], dtype=torch.float64)
     packed = torch.cat([torch.stack([v.double() for v in values.values()]), 1 - finite.double()[None], flags])
     if world_size() > 1:

@@ -1,4 +1,5 @@
-"""One sample: decode, crop window first, resize only that window, flip, colour.  Labels travel as coordinates."""
+"""One sample: decode, crop window first, resize only that window, flip, colour.  Labels travel as
+coordinates."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Array = np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A crop in source pixels and where it lands: source box (x0, y0, x1, y1) -> (height, width) at (0, 0)."""
+    """A crop in source pixels and where it lands: source box (x0, y0, x1, y1) -> (height, width) at (0,
+    0)."""
 
     box: tuple[float, float, float, float]
     height: int
@@ -24,7 +26,8 @@ class Window:
 
 
 def draw_window(height: int, width: int, data: DataConfig, rng: np.random.Generator) -> Window:
-    """Random resize by a factor in [scale_min, scale_max], then a random crop_px square of it, then a fair flip.
+    """Random resize by a factor in [scale_min, scale_max], then a random crop_px square of it, then a fair
+    flip.
 
     Where the resized image is smaller than the crop the window covers all of it and the rest is padding.
     """
@@ -40,7 +43,8 @@ def draw_window(height: int, width: int, data: DataConfig, rng: np.random.Genera
 
 
 def cut_image(image_HW3: Array, window: Window, crop_px: int) -> Array:
-    """The window resized (bilinear, antialiased) and padded with zeros below and right -> (crop_px, crop_px, 3)."""
+    """The window resized (bilinear, antialiased) and padded with zeros below and right -> (crop_px, crop_px,
+    3)."""
     resized = Image.fromarray(image_HW3).resize(
         (window.width, window.height), Image.Resampling.BILINEAR, box=window.box
     )
@@ -78,7 +82,8 @@ def _place(part: Array, window: Window, crop_px: int, padding: int) -> Array:
 
 
 def change_colour(image_HW3: Array, rng: np.random.Generator) -> Array:
-    """The VOC recipe: jitter (.5, .5, .5, .25) with p .5, grey p .1, blur sigma .1-2 p .5, brightness +-10 p .5."""
+    """The VOC recipe: jitter (.5, .5, .5, .25) with p .5, grey p .1, blur sigma .1-2 p .5, brightness +-10 p
+    .5."""
     image = Image.fromarray(image_HW3)
     if rng.random() < 0.5:
         brightness, contrast, saturation = rng.uniform(0.5, 1.5, 3)

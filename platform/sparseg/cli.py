@@ -1,0 +1,206 @@
+"""The `sparseg` command: import, sparsify, inspect, evaluate, predict, export, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from sparseg import exits
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one subcommand.  Exits with 0 done, 1 failed, 2 wrong use."""
+    parser = _parser()
+    options = parser.parse_args(args)
+    raise SystemExit(exits.guarded(lambda: options.action(options)))
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="sparseg", description="Sparse labels in, segmentation network out.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_OneLineParser)
+
+    add = commands.add_parser("import", help="a raw dataset -> Arrow shards")
+    add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "folder"])
+    add.add_argument("source", help="folder of the raw dataset")
+    add.add_argument("out", help="folder to make")
+    add.add_argument("--label", default="point", choices=["point", "scribble", "clicks", "block", "full"])
+    add.add_argument("--labels", metavar="PATH", help="label PNGs, or a What's-the-Point JSON file")
+    add.add_argument("--unlabelled", type=int, metavar="CODE", help="value that means: nobody annotated this")
+    _add_drawing(add)
+    add.add_argument("--num-classes", type=int, help="refuse another number of classes")
+    add.add_argument("--skip-bad", action="store_true", help="leave out unreadable images and list them")
+    add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
+    add.set_defaults(action=_import)
+
+    add = commands.add_parser(
+        "sparsify", help="an imported dataset with dense masks -> one with drawn clicks"
+    )
+    add.add_argument("dataset")
+    add.add_argument("out")
+    add.add_argument("--kind", choices=["point", "clicks"], required=True)
+    add.add_argument("--budget", type=int, required=True, help="point: pixels an image; clicks: per class")
+    add.add_argument("--seed", type=int, default=0)
+    add.set_defaults(action=_sparsify)
+
+    add = commands.add_parser("inspect", help="splits, classes, shares labelled, encodings")
+    add.add_argument("dataset")
+    add.set_defaults(action=_inspect)
+
+    add = commands.add_parser("evaluate", help="IoU of a checkpoint on a dataset")
+    add.add_argument("checkpoint")
+    add.add_argument("dataset")
+    add.add_argument("--split", default="val")
+    add.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    add.add_argument("--flip", action="store_true")
+    add.add_argument("--window", type=int, metavar="PX")
+    add.add_argument("--json", metavar="FILE")
+    add.set_defaults(action=_evaluate)
+
+    add = commands.add_parser("predict", help="images -> palette PNG masks")
+    add.add_argument("checkpoint")
+    add.add_argument("images", help="an image, a folder, or a glob pattern")
+    add.add_argument("out")
+    add.add_argument("--overlay", action="store_true")
+    add.add_argument("--probabilities", action="store_true")
+    add.add_argument("--window", type=int, metavar="PX")
+    add.add_argument("--force", action="store_true", help="overwrite what is there")
+    add.set_defaults(action=_predict)
+
+    add = commands.add_parser("export", help="a checkpoint -> one file for other programs")
+    add.add_argument("checkpoint")
+    add.add_argument("out")
+    add.add_argument("--to", choices=["safetensors"], default="safetensors")
+    add.set_defaults(action=_export)
+
+    add = commands.add_parser("report", help="runs -> one self-contained HTML page")
+    add.add_argument("runs", nargs="+")
+    add.add_argument("--html", required=True, metavar="FILE")
+    add.set_defaults(action=_report)
+    return parser
+
+
+def _add_drawing(add: argparse.ArgumentParser) -> None:
+    add.add_argument("--random-pixels", type=int, default=0, help="with --label clicks: pixels an image")
+    add.add_argument("--clicks-per-class", type=int, default=0, help="with --label clicks: per class present")
+    add.add_argument("--seed", type=int, default=0, help="seed of the drawn clicks")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from sparseg import importers
+
+    report = importers.import_dataset(
+        options.layout,
+        options.source,
+        options.out,
+        label=options.label,
+        label_path=options.labels,
+        unlabelled_code=options.unlabelled,
+        random_pixels=options.random_pixels,
+        clicks_per_class=options.clicks_per_class,
+        label_seed=options.seed,
+        num_classes=options.num_classes,
+        skip_bad=options.skip_bad,
+        num_shards=options.shards,
+    )
+    print(importers.format_report(report))
+
+
+def _sparsify(options: argparse.Namespace) -> None:
+    from sparseg import importers
+    from sparseg.config import DataConfig
+
+    budget = {"random_pixels" if options.kind == "point" else "clicks_per_class": options.budget}
+    data = DataConfig(
+        root=options.dataset, shards=options.out, label="clicks", label_seed=options.seed, **budget
+    )
+    importers.prepare(data, Path(options.out).parent)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from sparseg import importers, shards
+
+    dataset = shards.open(options.dataset)
+    if dataset.report:
+        print(importers.format_report(dataset.report))
+        return
+    for name, split in dataset.splits.items():
+        print(f"{name}: {len(split)} images")
+    print(f"{len(dataset.names)} classes: {', '.join(dataset.names)}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from sparseg import checkpoint, evaluate, shards
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded, dataset = checkpoint.load_model(options.checkpoint, device), shards.open(options.dataset)
+    if dataset.names != loaded.names:
+        raise ValueError(f"{options.dataset} has classes {dataset.names}, the checkpoint {loaded.names}")
+    if options.split not in dataset.splits:
+        raise ValueError(f"{options.dataset}: no split {options.split!r}; it has {', '.join(dataset.splits)}")
+    counts_KK = evaluate.evaluate(
+        loaded.model,
+        dataset.splits[options.split],
+        len(loaded.names),
+        device=device,
+        scales=options.scales,
+        flip=options.flip,
+        window_px=options.window,
+    )
+    result = evaluate.scores(counts_KK, loaded.names)
+    print(f"{'mIoU':<20} {result['miou']:.4f}\n{'pixel accuracy':<20} {result['pixel_accuracy']:.4f}")
+    for name, value in result["iou"].items():
+        print(f"  {name:<18} {'-' if value is None else f'{value:.4f}'}")
+    if options.json:
+        checkpoint.write_text(Path(options.json), json.dumps(result, indent=2))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from sparseg import predict
+
+    unreadable = predict.predict_folder(
+        options.checkpoint,
+        options.images,
+        options.out,
+        overlay=options.overlay,
+        probabilities=options.probabilities,
+        force=options.force,
+        window_px=options.window,
+    )
+    if unreadable:
+        raise RuntimeError(f"{unreadable} images could not be read (named above)")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sparseg import checkpoint
+
+    checkpoint.load_model(options.checkpoint)  # refuses what is damaged or foreign
+    out = Path(options.out)
+    if out.exists():
+        raise ValueError(f"{out} exists; give another name or remove it")
+    temporary = out.with_name(f".partial-{out.name}")
+    shutil.copyfile(checkpoint.resolve(options.checkpoint) / "model.safetensors", temporary)
+    temporary.replace(out)
+    print(
+        f"wrote {out}; its metadata holds configuration, classes, palette, score and commit", file=sys.stderr
+    )
+
+
+def _report(options: argparse.Namespace) -> None:
+    from sparseg import report
+
+    report.write_report([Path(run) for run in options.runs], Path(options.html))
+    print(f"wrote {options.html}")
+
+
+if __name__ == "__main__":
+    main()

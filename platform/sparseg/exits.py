@@ -1,0 +1,86 @@
+"""How a command ends: exit codes, one-line errors, interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The user asked the run to end; it saved and can be resumed."""
+
+
+def guarded(action: Callable[[], Any]) -> int:
+    """Exit code of an action; errors are one line on stderr, with the traceback only if SPARSEG_DEBUG=1."""
+    try:
+        action()
+        return 0
+    except (KeyboardInterrupt, Interrupted) as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("SPARSEG_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"error: {reason(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+
+
+def reason(error: BaseException) -> str:
+    """The first cause in one line: Ray wraps what a worker raised."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, BaseException) else error
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if len(lines) <= 1 else lines[-1]
+    return text or type(error).__name__
+
+
+class on_interrupt:  # noqa: N801 - reads as a statement
+    """Within: the first SIGINT or SIGTERM calls `ask` and the run saves and ends; the second ends the
+    process."""
+
+    def __init__(self, ask: Callable[[], Any], what_follows: str) -> None:
+        self.ask, self.what_follows, self.count = ask, what_follows, 0
+
+    def __enter__(self) -> None:
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {s: signal.signal(s, self.handle) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(self, number: int, frame: Any) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+        name = signal.Signals(number).name
+        print(f"\n{name}: {self.what_follows}; once more to end at once", file=sys.stderr, flush=True)
+        self.ask()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def in_thread(action: Callable[[], Any]) -> None:
+    """Run `action` beside the main thread, which stays free for signals (Ray would take SIGINT for
+    itself)."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,113 @@
+"""The command line of `trainers/sweep.py`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from sparseg import config, flags
+from sparseg.exits import guarded
+from sparseg.sweep import runner
+from sparseg.sweep.space import check_space, grid_of, load_file, space_of
+from sparseg.sweep.study import METRICS, Sweep, identity
+
+SAMPLERS = ("tpe", "random", "grid")
+SCHEDULERS = ("asha", "median", "none")
+TRIALS = 20  # where neither --trials nor a grid says how many
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise ValueError(message)
+
+
+def main(trainers: Path, args: list[str] | None = None, *, description: str = "") -> None:
+    """Command line of `trainers/sweep.py`.  Exits with 0, 1, 2, or 130 after Ctrl-C."""
+    raise SystemExit(guarded(lambda: _main(trainers, args, description)))
+
+
+def _main(trainers: Path, args: list[str] | None, description: str) -> None:
+    sweep, dry_run = parse(trainers, args, description)
+    if dry_run:
+        print(json.dumps(identity(sweep), indent=2))
+        print(f"{sweep.trials} trials, {sweep.concurrent} at a time, in {sweep.folder}")
+    else:
+        runner.run(sweep)
+
+
+def parse(trainers: Path, args: list[str] | None = None, description: str = "") -> tuple[Sweep, bool]:
+    """Read and check the command line -> (sweep, --dry-run given).  Raises ValueError in one line."""
+    own, rest = _split(args, description)
+    trainer = _trainer_file(trainers, own.trainer)
+    base, dry_run = flags.parse(load_file(trainer).recipe(), rest)
+    base = config.with_overrides(base, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
+    module = load_file(own.space)
+    space = space_of(own.space, module)
+    sampler = own.sampler or getattr(module, "SAMPLER", "tpe")
+    metric = own.metric or getattr(module, "METRIC", "val_miou")
+    if sampler not in SAMPLERS or metric not in METRICS:
+        raise ValueError(
+            f"{own.space}: SAMPLER={sampler!r} must be one of {', '.join(SAMPLERS)}, and METRIC={metric!r} "
+            f"one of {', '.join(METRICS)}"
+        )
+    grid = grid_of(own.space, space) if sampler == "grid" else None
+    check_space(own.space, space, grid, base)
+    trials = own.trials if own.trials is not None else len(grid) if grid else TRIALS
+    for flag, value in (("--trials", trials), ("--concurrent", own.concurrent)):
+        if value < 1:
+            raise ValueError(f"{flag} must be at least 1, got {value}")
+    sweep = Sweep(
+        trainer=trainer,
+        arguments=[word for word in rest if word not in ("--dry-run", "--run.fresh")],
+        base=base,
+        space=space,
+        grid=grid,
+        trials=min(trials, len(grid)) if grid else trials,
+        concurrent=own.concurrent,
+        scheduler=own.scheduler or ("none" if grid else "asha"),
+        sampler=sampler,
+        metric=metric,
+        seed=own.seed,
+    )
+    return sweep, dry_run
+
+
+def _split(args: list[str] | None, description: str) -> tuple[argparse.Namespace, list[str]]:
+    """(the sweep's own flags, the trainer's words)."""
+    parser = _Parser(
+        description=description,
+        epilog="Every flag of the trainer is a flag here: see `python trainers/NAME.py --help`.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--trainer", required=True, help="voc, camvid, ... (trainers/NAME.py), or the path of such a file")
+    add("--space", required=True, type=Path, help="file with SPACE, e.g. search_spaces/mixture.py")
+    add("--trials", type=int, help=f"trials in all (default: the whole grid, or {TRIALS})")
+    add("--concurrent", type=int, default=1, help="trials at a time (default: %(default)s)")
+    add("--scheduler", choices=SCHEDULERS, help="what ends hopeless trials (default: asha; for a grid none)")
+    add("--sampler", choices=SAMPLERS, help="what draws (default: SAMPLER of the space file, else tpe)")
+    add("--metric", choices=METRICS, help="what is maximised (default: METRIC of the space file)")
+    add("--sweep.name", dest="name", help="folder under --run.storage (default: TRAINER-SPACE)")
+    add("--sweep.seed", dest="seed", type=int, default=0, help="seed of the sampler (default: %(default)s)")
+    own, rest = parser.parse_known_args(args)
+    for word in rest:
+        if word.startswith("--") and "." not in word and word not in ("--config", "--dry-run"):
+            near = difflib.get_close_matches(word, parser.format_usage().replace("[", " ").split(), n=1)
+            raise ValueError(f"unknown flag {word}" + (f"; did you mean {near[0]}?" if near else ""))
+        if word.partition("=")[0] == "--run.name":
+            raise ValueError("--run.name: trials name their runs; give --sweep.name")
+    return own, rest
+
+
+def _trainer_file(trainers: Path, name: str) -> Path:
+    known = sorted(path.stem for path in trainers.glob("*.py") if path.stem != "sweep")
+    path = Path(name) if name.endswith(".py") else trainers / f"{name}.py"
+    if not path.is_file() or path.stem == "sweep":
+        raise ValueError(
+            f"--trainer {name}: no such trainer; give one of {', '.join(known)}, or a file's path"
+        )
+    return path

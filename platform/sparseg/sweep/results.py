@@ -1,0 +1,101 @@
+"""What a sweep found: results.json, the table, the best configuration as a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from typing import Any
+
+import optuna
+import rich.console
+import rich.table
+from optuna.trial import TrialState
+
+from sparseg.sweep.study import FINISHED, Sweep, trial_folder, write_text
+
+WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
+    """Trials with their values, and the best one; all plain data."""
+    trials: list[dict[str, Any]] = [
+        {
+            "number": trial.number,
+            "state": WORDS.get(trial.state, trial.state.name.lower()),
+            sweep.metric: trial.value if trial.state in FINISHED else None,
+            "params": trial.params,
+            "steps": trial.user_attrs.get("steps", trial.last_step),
+            "wall_s": trial.duration.total_seconds() if trial.duration else None,
+            "folder": str(trial_folder(sweep, trial.number)),
+            "error": trial.user_attrs.get("error"),
+        }
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state != TrialState.WAITING
+    ]
+    complete = [trial for trial in trials if trial["state"] == "finished"]
+    best = max(complete, key=lambda trial: trial[sweep.metric], default=None)
+    return {
+        "sweep": sweep.folder.name,
+        "trainer": sweep.trainer.stem,
+        "metric": sweep.metric,
+        "wanted": sweep.trials,
+        "trials": trials,
+        "best": best and {**best, "command": command(sweep, best["params"])},
+    }
+
+
+def write(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
+    """STORAGE/SWEEP/results.json from the study -> what it holds."""
+    found = summary(sweep, study)
+    write_text(sweep.folder / "results.json", json.dumps(found, indent=2))
+    return found
+
+
+def command(sweep: Sweep, params: dict[str, Any]) -> str:
+    """The trainer's command that repeats these values as a run of its own."""
+    words = ["python", os.path.relpath(sweep.trainer), *sweep.arguments]
+    for name, value in params.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace(".", ".no-", 1))
+        else:
+            words += [flag, str(value)]
+    return shlex.join([*words, "--run.name", f"{sweep.folder.name}-best"])
+
+
+def outcome(trial: dict[str, Any], metric: str) -> str:
+    """How a trial of `summary` ended, in a few words."""
+    if trial["error"]:
+        return f"failed: {trial['error']}"
+    at = f" at step {trial['steps']}" if trial["state"] == "pruned" else ""
+    return f"{trial['state']}{at}, {metric} {trial[metric]:.4f}"
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the table, best first, and the best configuration as a command."""
+    metric, best = found["metric"], found["best"]
+    names = list(dict.fromkeys(name for trial in found["trials"] for name in trial["params"]))
+    table = rich.table.Table(title=f"{found['sweep']}: {len(found['trials'])} trials of {found['trainer']}")
+    for name in ("trial", "state", metric, "steps", *names):
+        table.add_column(name.partition(".")[2] or name, justify="left" if name == "state" else "right")
+    for trial in sorted(found["trials"], key=lambda t: (t["state"] != "finished", -(t[metric] or 0))):
+        score = "" if trial[metric] is None else f"{trial[metric]:.4f}"
+        values = [trial["params"].get(name, "") for name in names]
+        table.add_row(
+            str(trial["number"]) + (" *" if best and trial["number"] == best["number"] else ""),
+            trial["state"],
+            score,
+            str(trial["steps"] or ""),
+            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
+        )
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console.width = 200  # a log file does not wrap
+    console.print(table)
+    for trial in found["trials"]:
+        if trial["error"]:
+            print(f"trial {trial['number']} failed: {trial['error']}")
+    if best:
+        print(f"best: trial {best['number']}, {metric} {best[metric]:.4f}, {best['folder']}")
+        print(f"  {best['command']}")

@@ -1,0 +1,113 @@
+"""Ray Tune around `launch.launch`: every trial is an ordinary run in its own folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+
+from sparseg import config, launch
+from sparseg.exits import Interrupted, reason
+from sparseg.sweep import results
+from sparseg.sweep.study import FINISHED, StudySearch, Sweep, open_study, refuse_other_sweep
+
+
+def run_trial(arguments: dict[str, Any]) -> None:
+    """What Tune runs for a trial: an ordinary run that reports its validations; its error stays its own."""
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    if "error" in arguments:
+        return tune.report({"error": arguments["error"]})
+    settings = config.from_dict(arguments["config"])
+    try:
+        best = launch.launch(settings, report=tune.report, callbacks=[TuneReportCallback()])
+    except Exception as error:
+        return tune.report({"error": reason(error)})
+    return tune.report({**best, "finished": True})
+
+
+def run(sweep: Sweep) -> dict[str, Any]:
+    """Run the trials that the study still lacks -> what results.json then holds.
+
+    Raises ValueError before any trial if something is wrong with the settings, the data or the cluster;
+    Interrupted if the user stopped it; RuntimeError if no trial came to its end.
+    """
+    with _alone(sweep.folder):
+        base, dataset = launch.prepare(sweep.base)
+        if str(dataset) != base.data.root and not any(name.startswith("data.") for name in sweep.space):
+            # all trials read the one import that plain runs use, too
+            base = config.with_overrides(base, {"data.shards": str(dataset)})
+        sweep = dataclasses.replace(sweep, base=base)
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        refuse_other_sweep(sweep)
+        study = open_study(sweep)
+        missing = sweep.trials - len(study.get_trials(deepcopy=False, states=FINISHED))
+        if missing > 0:
+            _tune(sweep, study, missing)
+        found = results.write(sweep, study)
+        results.show(found)
+        ended = len(study.get_trials(deepcopy=False, states=FINISHED))
+    if ended < sweep.trials:
+        raise Interrupted(
+            f"stopped after {ended} of {sweep.trials} trials; the same command goes on from there"
+        )
+    if found["best"] is None:
+        raise RuntimeError(
+            f"no trial of {sweep.folder} came to its end; results.json there holds their errors"
+        )
+    return found
+
+
+def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a run writes its own log,
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # so Tune need not tell that it finds none
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    at_a_time = min(sweep.concurrent, trials)
+    gpus = launch.start_ray(sweep.base, runs=at_a_time)
+    # Ray Train's workers hold the CPUs; drivers that took some too would wait for each other for ever
+    needs = {"cpu": 0.0, "node:__internal_head__": 0.001}
+    if sweep.base.resources.workers == 0:
+        needs = {"cpu": sweep.base.resources.cpus_per_worker, "gpu": gpus}
+
+    def told(number: int) -> None:
+        found = results.write(sweep, study)
+        trial = next(trial for trial in found["trials"] if trial["number"] == number)
+        print(f"[{sweep.folder.name}] trial {number} {results.outcome(trial, sweep.metric)}", flush=True)
+
+    search = StudySearch(sweep, study, told)
+    shutil.rmtree(sweep.folder / ".tune", ignore_errors=True)  # Tune's own notes on an earlier driver
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, needs),
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, max_concurrent_trials=at_a_time),
+        run_config=tune.RunConfig(
+            name=".tune",
+            storage_path=str(sweep.folder),
+            stop=search.stop,
+            failure_config=tune.FailureConfig(max_failures=sweep.base.resources.max_failures),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within: no other process works on this sweep.  Raises ValueError if one does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"{folder}: another process runs this sweep; wait for it, or give another --sweep.name"
+            ) from None
+        yield

@@ -1,0 +1,217 @@
+"""The Optuna study on disk: which trial is next, does it go on, what came out.
+
+STORAGE/SWEEP/study.db is the only state, so a killed sweep goes on with the same command: finished trials
+stand, half-trained ones resume in their folders.  Ray's own OptunaSearch is not used: it tells the study that
+pruned trials are complete, and after a restart it counts reports from 1 again and leaves the killed trials
+running for ever.  Tune's schedulers forget their rungs with the driver; Optuna's pruners keep them on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from sparseg import config
+from sparseg.config import Config
+from sparseg.sweep.space import Space, contains, propose
+
+METRICS = {"val_miou": "miou", "val_pixel_accuracy": "pixel_accuracy"}
+"""Name on the command line -> key of what a validation reports; larger is better."""
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What the command line says; `base` is the recipe with the trainer's flags, named like the sweep."""
+
+    trainer: Path
+    arguments: list[str]  # the trainer's flags as they were typed
+    base: Config
+    space: Space
+    grid: list[dict[str, Any]] | None
+    trials: int
+    concurrent: int
+    scheduler: str
+    sampler: str
+    metric: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """STORAGE/SWEEP."""
+        return self.base.folder
+
+
+def _recipe_point(sweep: Sweep) -> dict[str, Any] | None:
+    """The recipe's own values, or None (with a notice) if the space does not hold them."""
+    sections = config.to_dict(sweep.base)
+    point = {name: sections[name.split(".")[0]][name.split(".")[1]] for name in sweep.space}
+    for name, value in point.items():
+        if not contains(sweep.space[name], value):
+            print(f"trial 0 is not the recipe's own setting: its {name}={value} is outside the search space")
+            return None
+    return point
+
+
+def identity(sweep: Sweep) -> dict[str, Any]:
+    """What must be the same for a sweep to go on; how it is run (trials, concurrency, pruning) may change."""
+    sections = config.to_dict(sweep.base)
+    fixed = {f"{part}.{name}": value for part in sections for name, value in sections[part].items()}
+    free = ("resources.", "run.", "data.root", "data.shards", "data.cache", "data.loader_processes")
+    return {
+        "trainer": sweep.trainer.stem,
+        "metric": sweep.metric,
+        "grid": sweep.sampler == "grid",
+        **{f"space {name}": json.loads(distribution_to_json(values)) for name, values in sweep.space.items()},
+        **{name: value for name, value in fixed.items() if name == "run.seed" or not name.startswith(free)},
+    }
+
+
+def refuse_other_sweep(sweep: Sweep) -> None:
+    """Raise ValueError if STORAGE/SWEEP holds something else; else write sweep.json there."""
+    path, wanted = sweep.folder / "sweep.json", json.loads(json.dumps(identity(sweep)))
+    if (sweep.folder / "metrics.jsonl").exists():
+        raise ValueError(f"{sweep.folder} holds a run; give the sweep another --sweep.name")
+    if path.exists():
+        saved = json.loads(path.read_text())
+        for name in {**saved, **wanted}:
+            if saved.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"{sweep.folder} holds a sweep with {name}={saved.get(name)}, this one has "
+                    f"{wanted.get(name)}; give another --sweep.name, the same value, or --run.fresh (moves "
+                    "the old sweep aside)"
+                )
+    write_text(path, json.dumps(wanted, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file whole."""
+    temporary = path.with_name(f".partial-{path.name}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def open_study(sweep: Sweep) -> optuna.Study:
+    """The study in STORAGE/SWEEP/study.db; a new one begins with the grid, or with the recipe itself."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    study = optuna.create_study(
+        storage=f"sqlite:///{sweep.folder / 'study.db'}",
+        study_name=sweep.folder.name,
+        direction="maximize",
+        load_if_exists=True,
+    )
+    # a study that goes on must not draw again what it drew at its start
+    seed = sweep.seed * 100_003 + len(study.trials)
+    study.sampler = (
+        optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        if sweep.sampler == "tpe"
+        else optuna.samplers.RandomSampler(seed=seed)
+    )
+    points = sweep.grid or []
+    if not sweep.grid and not study.trials and (recipe := _recipe_point(sweep)):
+        points = [recipe]
+    for point in points:
+        study.enqueue_trial(point, skip_if_exists=True)
+    return study
+
+
+def _pruner(scheduler: str, total_steps: int) -> optuna.pruners.BasePruner:
+    """asha: of those seen at 1/9 and at 1/3 of the steps the best third goes on (Li et al., MLSys 2020)."""
+    first = max(1, total_steps // 9)
+    match scheduler:
+        case "asha":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=first)
+    return optuna.pruners.NopPruner()
+
+
+class StudySearch(Searcher):
+    """Tune's view of the study: which configuration is next, does a trial go on, what came out.
+
+    Trials that a killed driver left running come first; their runs resume from their own checkpoints.
+    """
+
+    def __init__(self, sweep: Sweep, study: optuna.Study, told: Callable[[int], None]) -> None:
+        """`told` is called with the number of every trial that ended, once the study knows how."""
+        super().__init__(metric=None, mode=None)
+        self.sweep, self.study, self.key, self.told = sweep, study, METRICS[sweep.metric], told
+        self.unfinished = study.get_trials(states=(TrialState.RUNNING,))
+        self.trials: dict[str, optuna.Trial] = {}
+        self.pruned: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps snapshots of its searchers; ours is the study
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next trial as the argument of `run_trial`."""
+        if self.unfinished:
+            trial = optuna.Trial(self.study, self.unfinished.pop(0)._trial_id)
+        else:
+            trial = self.study.ask()
+        self.trials[trial_id] = trial
+        overrides = {name: propose(trial, name, values) for name, values in self.sweep.space.items()}
+        try:
+            return {"config": config.to_dict(trial_config(self.sweep, trial.number, overrides))}
+        except ValueError as error:  # each value is allowed, not all of them together
+            return {"error": str(error)}
+
+    def stop(self, trial_id: str, result: Mapping[Any, Any]) -> bool:
+        """Take in a validation; is the trial hopeless?  Called by Tune for every report."""
+        if self.key not in result or "finished" in result:
+            return False
+        trial, step, total = self.trials[trial_id], result["step"], result["total_steps"]
+        if step not in self.study.trials[trial.number].intermediate_values:  # a resumed run may repeat one
+            trial.report(result[self.key], step)
+        self.study.pruner = _pruner(self.sweep.scheduler, total)
+        if step < total and trial.should_prune():
+            self.pruned.add(trial_id)
+        return trial_id in self.pruned
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study how a trial ended."""
+        trial, result = self.trials.pop(trial_id, None), result or {}
+        if trial is None:
+            return
+        if "finished" in result and math.isfinite(result[self.key]):
+            trial.set_user_attr("steps", result["steps"])
+            self.study.tell(trial, result[self.key])
+        elif trial_id in self.pruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            lost = "its process died (out of memory, or a lost node)" if error else "it ended without a score"
+            trial.set_user_attr("error", str(result.get("error", lost)))
+            self.study.tell(trial, state=TrialState.FAIL)
+        self.told(trial.number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk already."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+def trial_folder(sweep: Sweep, number: int) -> Path:
+    """STORAGE/SWEEP/trial_0000."""
+    return sweep.folder / f"trial_{number:04d}"
+
+
+def trial_config(sweep: Sweep, number: int, overrides: dict[str, Any]) -> Config:
+    """The ordinary run of a trial, in its folder.  Raises ValueError for values that do not go together."""
+    name = trial_folder(sweep, number).name
+    place = {"run.name": name, "run.storage": str(sweep.folder), "run.fresh": False}
+    return config.with_overrides(sweep.base, overrides | place)

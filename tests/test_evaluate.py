@@ -1,0 +1,222 @@
+"""Counts against a plain loop, probabilities against plain loops, the same counts on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sparseg import shards
+from sparseg.config import IGNORED, UNLABELLED
+from sparseg.evaluate import confusion, evaluate, probabilities, scores, window_starts
+
+K = 3
+
+
+class Net(nn.Module):
+    """Not equivariant to anything: logits at stride 4 that depend on place and neighbourhood."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolve = nn.Conv2d(3, K, 7, stride=4, padding=3)
+        self.views: list[tuple[int, ...]] = []
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        self.views.append(tuple(image.shape[2:]))
+        logits = self.convolve(image.float() / 64 - 2)
+        ramp = torch.linspace(-1, 1, logits.shape[3])
+        return logits, 3 * logits + ramp
+
+
+def picture(H: int, W: int, B: int = 2) -> Tensor:
+    return torch.randint(
+        0, 256, (B, 3, H, W), generator=torch.Generator().manual_seed(H * W), dtype=torch.uint8
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- counts
+
+
+def test_confusion_equals_the_plain_loop() -> None:
+    random = torch.Generator().manual_seed(1)
+    prediction = torch.randint(0, K, (2, 9, 7), generator=random)
+    truth = torch.tensor([0, 1, 2, UNLABELLED, IGNORED], dtype=torch.uint8)[
+        torch.randint(0, 5, (2, 9, 7), generator=random)
+    ]
+    expected = [[0] * K for _ in range(K)]
+    for t, p in zip(truth.flatten().tolist(), prediction.flatten().tolist(), strict=True):
+        if t < K:
+            expected[t][p] += 1
+    found = confusion(prediction, truth, K)
+    assert found.tolist() == expected and found.dtype == torch.int64
+    assert confusion(prediction, torch.full_like(truth, IGNORED), K).sum() == 0
+
+
+def test_scores_by_hand() -> None:
+    """IoU 6 / (7 + 8 - 6), 5 / (7 + 6 - 5), class c in neither, class d predicted but never there: 0."""
+    counts = torch.tensor([[6, 1, 0, 0], [1, 5, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
+    found = scores(counts, ["a", "b", "c", "d"])
+    assert found["iou"] == {"a": pytest.approx(6 / 8), "b": pytest.approx(5 / 8), "c": None, "d": 0.0}
+    assert found["miou"] == pytest.approx((6 / 8 + 5 / 8 + 0) / 3)
+    assert (found["pixel_accuracy"], found["pixels"]) == (pytest.approx(11 / 14), 14)
+
+
+def test_scores_of_nothing_are_no_numbers() -> None:
+    found = scores(torch.zeros(K, K, dtype=torch.int64), ["a", "b", "c"])
+    assert found["miou"] != found["miou"] and found["iou"] == {"a": None, "b": None, "c": None}
+
+
+# ---------------------------------------------------------------------------------------------- probabilities
+
+
+def whole(net: Net, image: Tensor) -> Tensor:
+    logits = net(image)[1]
+    return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False).softmax(1)
+
+
+def by_windows(net: Net, image: Tensor, window: int) -> Tensor:
+    """Every window alone; its probabilities are added pixel by pixel and divided by how often it was seen."""
+    B, _, H, W = image.shape
+    height, width = min(window, H), min(window, W)
+    total, seen = torch.zeros(B, K, H, W), torch.zeros(H, W)
+    for top in starts(H, height):
+        for left in starts(W, width):
+            total[:, :, top : top + height, left : left + width] += whole(
+                net, image[:, :, top : top + height, left : left + width]
+            )
+            seen[top : top + height, left : left + width] += 1
+    assert seen.min() >= 1
+    return total / seen
+
+
+def starts(length: int, window: int) -> list[int]:
+    places = []
+    place = 0
+    while place + window < length:
+        places.append(place)
+        place += max(window * 2 // 3, 1)
+    return [*places, length - window]
+
+
+def plain(
+    net: Net,
+    image: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window_px: int | None = None,
+) -> Tensor:
+    """The mean over scales and mirrored views of softmax at the view's size, resized to the image's."""
+    H, W = image.shape[2:]
+    views = []
+    for scale in scales:
+        size = (round(H * scale), round(W * scale))
+        view = (
+            image if scale == 1 else F.interpolate(image.float(), size, mode="bilinear", align_corners=False)
+        )
+        for mirrored in [False, True] if flip else [False]:
+            seen = torch.flip(view, [3]) if mirrored else view
+            p = whole(net, seen) if window_px is None else by_windows(net, seen, window_px)
+            p = torch.flip(p, [3]) if mirrored else p
+            views.append(F.interpolate(p, (H, W), mode="bilinear", align_corners=False))
+    return torch.stack(views).mean(0)
+
+
+@pytest.mark.parametrize("size", [(24, 40), (31, 45)])
+@pytest.mark.parametrize(
+    "views",
+    [
+        {},
+        {"flip": True},
+        {"scales": (0.5, 1.0, 1.7)},
+        {"scales": (0.75, 1.25), "flip": True},
+        {"window_px": 16},
+        {"window_px": 24},
+        {"window_px": 32},  # larger than the height, smaller than the width
+        {"window_px": 45},
+        {"window_px": 17, "flip": True, "scales": (0.5, 1.3)},
+    ],
+    ids=str,
+)
+def test_probabilities_equal_the_plain_loop(size: tuple[int, int], views: dict[str, Any]) -> None:
+    net, image = Net().eval(), picture(*size)
+    with torch.inference_mode():
+        found, expected = probabilities(net, image, **views), plain(net, image, **views)
+    assert found.shape == (2, K, *size) and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.sum(1), torch.ones(2, *size), rtol=0, atol=1e-5)
+
+
+def test_each_view_is_computed_once() -> None:
+    net = Net().eval()
+    probabilities(net, picture(24, 40), scales=(0.5, 1.0), flip=True)
+    assert net.views == [(12, 20)] * 2 + [(24, 40)] * 2
+    net.views.clear()
+    probabilities(net, picture(24, 40), window_px=64)
+    probabilities(net, picture(24, 40), window_px=40)
+    assert net.views == [(24, 40)] * 2
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 300), window=st.integers(1, 300))
+def test_windows_cover_everything_and_stay_inside(length: int, window: int) -> None:
+    window = min(window, length)
+    found = window_starts(length, window)
+    assert found == sorted(set(found)) and found[0] == 0 and found[-1] + window == length
+    assert all(
+        after - before <= max(window * 2 // 3, 1) for before, after in zip(found, found[1:], strict=False)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ ranks
+
+VAL = [(48, 48), (48, 48), (40, 52), (33, 61), (48, 48)]
+CALLS: dict[str, dict[str, Any]] = {"whole": {}, "views": {"window_px": 32, "flip": True}}
+
+
+def counts_on_ranks(rank: int, world: int, folder: str) -> dict[str, Tensor]:
+    opened = shards.open(Path(folder) / "data")
+    few = opened.splits["val"].select([0, 2])  # a rank of three has nothing
+    device = torch.device("cpu")
+    found = {
+        name: evaluate(Net(), opened.splits["val"], K, device=device, rank=rank, **views)
+        for name, views in CALLS.items()
+    }
+    return {**found, "few": evaluate(Net(), few, K, device=device, rank=rank)}
+
+
+@pytest.mark.slow
+def test_counts_are_the_same_on_one_two_and_three_ranks(tmp_path: Path) -> None:
+    opened = shards.open(tiny.dataset(tmp_path, val=VAL))
+    ranks = tiny.in_groups(counts_on_ranks, tmp_path, (1, 2, 3))
+    expected = torch.zeros(K, K, dtype=torch.int64)
+    net = Net().eval()
+    for row in opened.splits["val"]:
+        image = torch.from_numpy(shards.decode_image(row["image"]["bytes"]).copy()).permute(2, 0, 1)[None]
+        truth = torch.from_numpy(shards.decode_label(row["label"]["bytes"]).copy())[None]
+        expected += confusion(whole(net, image).argmax(1), truth, K)
+    valid = sum((H - 1) * W for H, W in VAL)  # the last row is void
+    for world in ranks.values():
+        for rank in world:
+            assert torch.equal(rank["whole"], expected) and expected.sum() == valid
+            for name in ("views", "few"):
+                assert torch.equal(rank[name], ranks[1][0][name])
+            assert rank["few"].sum() == 47 * 48 + 39 * 52
+
+
+def test_evaluate_leaves_batch_norm_statistics_alone(tmp_path: Path) -> None:
+    opened = shards.open(tiny.dataset(tmp_path))
+    net = Net()
+    norm = nn.BatchNorm2d(K)
+    net.convolve = nn.Sequential(net.convolve, norm)  # type: ignore[assignment]
+    net.train()
+    evaluate(net, opened.splits["val"], K, device=torch.device("cpu"))
+    assert norm.running_mean is not None and norm.running_mean.tolist() == [0, 0, 0]

@@ -1,0 +1,316 @@
+"""Sweeps: command line, the study as the only state, pruning, results; and a whole one on local Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+from sparseg import config, flags, launch, shards, sweep
+from sparseg.config import UNLABELLED
+from sparseg.sweep import results, runner
+from sparseg.sweep.space import load_file
+from sparseg.sweep.study import StudySearch, open_study, refuse_other_sweep, trial_config
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = """from sparseg.sweep import choice, uniform
+SPACE = {"loss.bandwidth": uniform(0.25, 4, log=True), "model.multi_grid": choice(True, False)}
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., sweep.Sweep]:
+    """Sweeps of camvid named `s` in tmp_path."""
+    (tmp_path / "space.py").write_text(SPACE)
+
+    def make(*args: str, space: str = "") -> sweep.Sweep:
+        if space:
+            (tmp_path / "space.py").write_text(f"from sparseg.sweep import choice\n{space}")
+        words = ["--trainer", "camvid", "--space", str(tmp_path / "space.py"), "--sweep.name", "s"]
+        found, _ = sweep.parse(ROOT / "trainers", [*words, "--run.storage", str(tmp_path), *args])
+        found.folder.mkdir(exist_ok=True)
+        return found
+
+    return make
+
+
+def search_of(found: sweep.Sweep) -> tuple[StudySearch, optuna.Study]:
+    study = open_study(found)
+    return StudySearch(found, study, lambda number: None), study
+
+
+def report(step: int, miou: float, *, total: int = 9, **more: object) -> dict[str, object]:
+    return {"miou": miou, "step": step, "steps": step, "total_steps": total, **more}
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--trails", "3"], "unknown flag --trails; did you mean --trials?"),
+        (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--concurrent", "0"], "--concurrent must be at least 1, got 0"),
+        (["--scheduler", "ahsa"], "argument --scheduler: invalid choice: 'ahsa'"),
+        (["--run.name", "x"], "give --sweep.name"),
+        (["--sweep.name", "a/b"], "got 'a/b'"),
+    ],
+)
+def test_wrong_use_is_one_line(make: Callable[..., sweep.Sweep], args: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        make(*args)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_unknown_trainer_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--trainer camvd: no such trainer; give one of camvid, "):
+        sweep.parse(ROOT / "trainers", ["--trainer", "camvd", "--space", "x.py"])
+
+
+def test_wrong_trainer_flag_exits_with_2(make: Callable[..., sweep.Sweep]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        make("--loss.bandwith", "1")
+    assert caught.value.code == 2
+
+
+# ------------------------------------------------------------------------------------------------- the study
+
+
+def test_trial_0_is_the_recipe_itself(make: Callable[..., sweep.Sweep]) -> None:
+    found = make("--loss.bandwidth", "2.5")
+    search, _ = search_of(found)
+    first, second = search.suggest("a")["config"], search.suggest("b")["config"]
+    assert (first["loss"]["bandwidth"], first["model"]["multi_grid"]) == (2.5, False)
+    assert (first["run"]["name"], first["run"]["storage"]) == ("trial_0000", str(found.folder))
+    assert second["run"]["name"] == "trial_0001" and second["loss"]["bandwidth"] != 2.5
+
+
+def test_recipe_outside_the_space_is_announced_and_not_forced_in(
+    make: Callable[..., sweep.Sweep], capsys: pytest.CaptureFixture[str]
+) -> None:
+    search, _ = search_of(make("--loss.bandwidth", "8"))
+    assert 0.25 <= search.suggest("a")["config"]["loss"]["bandwidth"] <= 4
+    assert "loss.bandwidth=8.0 is outside" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_killed_driver_loses_and_repeats_nothing(make: Callable[..., sweep.Sweep], sampler: str) -> None:
+    found = make("--sampler", sampler)
+    search, _ = search_of(found)
+    before = [search.suggest(trial)["config"] for trial in "abc"]
+    search.on_trial_complete("a", report(9, 0.3, finished=True))  # b and c are still running: killed here
+    again, study = search_of(found)
+    after = [again.suggest(trial)["config"] for trial in "xyzw"]
+    assert after[:2] == before[1:]
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] + [TrialState.RUNNING] * 4
+    drawn = [json.dumps(trial.params) for trial in study.trials]
+    assert len(set(drawn)) == 5, "the second driver drew what the first had drawn"
+
+
+def test_grid_is_entered_once(make: Callable[..., sweep.Sweep]) -> None:
+    space = 'SPACE = {"run.seed": choice(0, 1), "loss.method": choice("ce", "agmm")}; SAMPLER = "grid"'
+    found = make(space=space)
+    search, _ = search_of(found)
+    points = [search.suggest("a")["config"], search.suggest("b")["config"]]
+    again, study = search_of(found)
+    points = [again.suggest(trial)["config"] for trial in "abcd"]
+    assert len(study.trials) == found.trials == 4
+    assert [(p["run"]["seed"], p["loss"]["method"]) for p in points] == [
+        (0, "ce"),
+        (0, "agmm"),
+        (1, "ce"),
+        (1, "agmm"),
+    ]
+
+
+def test_values_that_do_not_go_together_fail_their_trial_only(make: Callable[..., sweep.Sweep]) -> None:
+    space = 'SPACE = {"optim.batch_size": choice(2, 8), "optim.accumulate": choice(1, 4)}'
+    search, study = search_of(make("--sampler", "random", space=space))
+    for number in range(12):
+        proposed = search.suggest(str(number))
+        drawn = study.trials[number].params
+        impossible = (drawn["optim.batch_size"], drawn["optim.accumulate"]) == (2, 4)
+        assert ("cannot be cut into" in proposed.get("error", "")) is impossible
+        assert ("config" in proposed) is not impossible
+    seen = {tuple(trial.params.values()) for trial in study.trials}
+    assert len(seen) == 4, "twelve draws of four combinations"
+
+
+def test_other_settings_are_refused_and_named(make: Callable[..., sweep.Sweep]) -> None:
+    refuse_other_sweep(make())
+    refuse_other_sweep(make("--trials", "99", "--concurrent", "2", "--resources.workers", "0"))
+    with pytest.raises(ValueError, match=r"a sweep with optim.epochs=\d+, this one has 3; give another"):
+        refuse_other_sweep(make("--optim.epochs", "3"))
+    with pytest.raises(ValueError, match=r"a sweep with space loss.bandwidth=.* this one has None"):
+        refuse_other_sweep(make(space='SPACE = {"model.multi_grid": choice(True, False)}'))
+
+
+def test_a_run_is_no_place_for_a_sweep(make: Callable[..., sweep.Sweep]) -> None:
+    found = make()
+    (found.folder / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match="holds a run"):
+        refuse_other_sweep(found)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with runner._alone(tmp_path / "s"):
+        with (
+            pytest.raises(ValueError, match="another process runs this sweep"),
+            runner._alone(tmp_path / "s"),
+        ):
+            pass
+    with runner._alone(tmp_path / "s"):
+        pass
+
+
+# --------------------------------------------------------------------------------------- pruning and outcomes
+
+
+@pytest.mark.parametrize(("scheduler", "pruned"), [("asha", True), ("none", False)])
+def test_worse_trial_ends_at_its_first_rung_even_after_a_restart(
+    make: Callable[..., sweep.Sweep], scheduler: str, pruned: bool
+) -> None:
+    found = make("--scheduler", scheduler)
+    search, _ = search_of(found)
+    search.suggest("good")
+    assert not any(search.stop("good", report(step, 0.5)) for step in range(1, 10))
+    search.on_trial_complete("good", report(9, 0.5, finished=True))
+    search, study = search_of(found)
+    search.suggest("bad")
+    assert search.stop("bad", report(1, 0.1)) is pruned
+    if pruned:
+        search.on_trial_complete("bad", report(1, 0.1))
+        assert (study.trials[1].state, study.trials[1].value) == (TrialState.PRUNED, 0.1)
+
+
+def test_median_waits_for_three_trials(make: Callable[..., sweep.Sweep]) -> None:
+    search, _ = search_of(make("--scheduler", "median"))
+    for trial in "abc":
+        search.suggest(trial)
+        assert not any(search.stop(trial, report(step, 0.5)) for step in range(1, 10))
+        search.on_trial_complete(trial, report(9, 0.5, finished=True))
+    search.suggest("bad")
+    assert not search.stop("bad", report(0, 0.1))
+    assert search.stop("bad", report(2, 0.1))
+
+
+def test_run_that_reached_its_last_step_is_not_pruned(make: Callable[..., sweep.Sweep]) -> None:
+    search, _ = search_of(make())
+    search.suggest("good"), search.suggest("bad")
+    assert not search.stop("good", report(9, 0.5))
+    assert not search.stop("bad", report(9, 0.1))
+
+
+def test_resumed_run_may_repeat_a_report(
+    make: Callable[..., sweep.Sweep], recwarn: pytest.WarningsRecorder
+) -> None:
+    search, study = search_of(make())
+    search.suggest("a")
+    search.stop("a", report(3, 0.2)), search.stop("a", report(3, 0.2)), search.stop("a", report(6, 0.4))
+    assert study.trials[0].intermediate_values == {3: 0.2, 6: 0.4}
+    assert not [warning for warning in recwarn if "already reported" in str(warning.message)]
+
+
+def test_every_end_is_recorded(make: Callable[..., sweep.Sweep]) -> None:
+    found = make()
+    search, study = search_of(found)
+    for trial in "abcd":
+        search.suggest(trial)
+    search.on_trial_complete("a", report(9, 0.25, finished=True))
+    search.on_trial_complete("b", {"error": "loss not finite"})
+    search.on_trial_complete("c", None, error=True)
+    search.on_trial_complete("d", report(9, float("nan"), finished=True))
+    written = results.write(found, study)
+    assert written == json.loads((found.folder / "results.json").read_text())
+    assert [trial["state"] for trial in written["trials"]] == ["finished", "failed", "failed", "failed"]
+    assert [trial["error"] for trial in written["trials"]][:2] == [None, "loss not finite"]
+    assert "process died" in written["trials"][2]["error"]
+    assert (written["best"]["number"], written["best"]["val_miou"], written["best"]["steps"]) == (0, 0.25, 9)
+
+
+def test_command_repeats_the_trial(make: Callable[..., sweep.Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = make("--loss.bandwidth", "2", "--data.root", "my data", "--optim.max-steps", "4", "--run.fresh")
+    params = {"loss.bandwidth": 0.1 + 0.2, "model.multi_grid": True}
+    python, trainer, *words = shlex.split(results.command(found, params))
+    assert (python, trainer) == ("python", "trainers/camvid.py")
+    repeated, _ = flags.parse(load_file(ROOT / trainer).recipe(), words)
+    trial = trial_config(found, 7, params)
+    assert repeated.run.name == "s-best"
+    assert dataclasses.replace(repeated, run=trial.run) == trial
+    off = results.command(found, {"model.multi_grid": False})
+    assert flags.parse(trial, shlex.split(off)[2:])[0].model.multi_grid is False
+
+
+def test_what_does_not_fit_is_refused_with_need_and_supply() -> None:
+    settings = config.with_overrides(config.Config(), {"resources.workers": 2})
+    assert launch.check_resources(settings, {"CPU": 4.0}, runs=2) == 0
+    with pytest.raises(
+        ValueError, match=r"=2 x 1 CPU x 3 runs needs 6, the cluster has 4 .* or --concurrent"
+    ):
+        launch.check_resources(settings, {"CPU": 4.0}, runs=3)
+
+
+# ------------------------------------------------------------------------------------------------ end to end
+
+
+def rows(count: int, split: str) -> Iterator[dict[str, object]]:
+    """Pictures of two halves, 48 x 48; two labelled pixels in training."""
+    rng = np.random.default_rng(count)
+    for number in range(count):
+        mask = np.zeros((48, 48), np.uint8)
+        mask[:, 24:] = 1 + number % 2
+        picture = np.stack([mask * 90, 200 - mask * 60, mask * 20], 2) + rng.integers(0, 40, (48, 48, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(picture.astype(np.uint8)).save(buffer, "PNG")
+        label = mask if split == "val" else np.full_like(mask, UNLABELLED)
+        label[10, 10], label[10, 40] = mask[10, 10], mask[10, 40]
+        size = {"height": 48, "width": 48}
+        yield {"id": f"{split}{number}", "image": buffer.getvalue(), "label": label, "mask": mask, **size}
+
+
+@pytest.mark.slow
+def test_sweep_on_local_ray_survives_a_failing_trial_and_is_not_repeated(tmp_path: Path) -> None:
+    shards.write(
+        tmp_path / "set", {"train": lambda: rows(8, "train"), "val": lambda: rows(4, "val")}, ["a", "b", "c"]
+    )
+    (tmp_path / "space.py").write_text(
+        "from sparseg.sweep import choice\n"
+        "SPACE = {'optim.learning_rate': choice(1e-2, 1e30)}\n"
+        "SAMPLER = 'grid'\n"
+    )
+    command = [sys.executable, "trainers/sweep.py", "--trainer", "camvid", "--sweep.name", "s"]
+    command += ["--space", str(tmp_path / "space.py"), "--run.storage", str(tmp_path / "runs")]
+    command += ["--data.root", str(tmp_path / "set"), "--data.layout", "shards", "--data.label", "point"]
+    command += ["--data.random-pixels", "0", "--data.num-classes", "3", "--data.crop-px", "32"]
+    command += ["--model.backbone", "mobilenetv3_small_050", "--model.feature-channels", "8"]
+    command += ["--optim.batch-size", "2", "--optim.max-steps", "4", "--run.validate-every", "0.5"]
+    command += ["--resources.workers", "0", "--run.no-tensorboard"]
+
+    def run() -> dict[str, object]:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads((tmp_path / "runs" / "s" / "results.json").read_text())
+
+    found = run()
+    good, bad = found["trials"]
+    assert (good["state"], good["steps"]) == ("finished", 4)
+    assert bad["state"] == "failed" and "not finite" in bad["error"]
+    assert found["best"]["number"] == 0
+    for name in ("config.json", "metrics.jsonl", "best", "environment.json"):
+        assert (Path(good["folder"]) / name).is_file(), name
+    before = {path: path.stat().st_mtime_ns for path in Path(good["folder"]).rglob("*")}
+    assert run() == found
+    assert {path: path.stat().st_mtime_ns for path in Path(good["folder"]).rglob("*")} == before

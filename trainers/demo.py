@@ -1,0 +1,164 @@
+"""See it work in a few minutes on a laptop: synthetic scenes, three clicks per class, `ce` against `agmm`.
+
+    python trainers/demo.py              # one seed, two runs on local Ray, a table, a picture, a page
+    python trainers/demo.py --seeds 3    # mean and standard deviation, as in RESULTS.md
+
+Both methods get the same network, clicks, order of images and number of steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sparseg import checkpoint, exits, launch, predict, report, shards, synthetic
+from sparseg.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    RunConfig,
+)
+
+METHODS = ("ce", "agmm")
+NUM_TRAIN, NUM_VAL, SHOWN = 160, 48, 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the demo takes."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the data, the runs, the picture and the page. The same folder again resumes or re-uses
+    them."""
+    seeds: int = 1
+    """Seeds per method; each one adds two runs of about two minutes."""
+    workers: int = min(2, os.cpu_count() or 1)
+    """Ray Train workers (0 = in this process, without Ray)."""
+    max_steps: int | None = None
+    """Optimizer steps per run (default: the recipe's)."""
+
+
+def recipe(method: str = "agmm", seed: int = 0) -> Config:
+    """A small network from random weights: no file and no network is needed."""
+    return Config(
+        data=DataConfig(layout="shards", label="clicks", crop_px=96, scale_min=0.75, scale_max=1.25),
+        model=ModelConfig(
+            backbone="resnet10t",
+            output_stride=16,
+            aspp_dilations=(2, 4),
+            feature_channels=64,
+            separable=True,
+        ),
+        loss=LossConfig(method=method),  # type: ignore[arg-type]
+        optim=OptimConfig(
+            learning_rate=2e-2, decoder_lr_factor=1.0, warmup_steps=20, epochs=16, batch_size=8, clip_norm=5.0
+        ),
+        run=RunConfig(name=f"{method}-seed{seed}", seed=seed, validate_every=4, tensorboard=False),
+    )
+
+
+def make_data(folder: Path) -> Path:
+    """The synthetic set as shards, made once."""
+    path = folder / "data"
+    if not path.exists():
+        splits = {
+            "train": lambda: synthetic.rows(0, range(NUM_TRAIN), 3),
+            "val": lambda: synthetic.rows(1, range(NUM_VAL), None),
+        }
+        shards.write(path, splits, synthetic.NAMES, palette=synthetic.PALETTE)
+        print(f"made {NUM_TRAIN} + {NUM_VAL} scenes in {path}")
+    return path
+
+
+def run_all(options: Options, data: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Train every method with every seed -> scores."""
+    results = {}
+    for seed in range(options.seeds):
+        for method in METHODS:
+            settings = recipe(method, seed)
+            settings = dataclasses.replace(
+                settings,
+                data=dataclasses.replace(settings.data, root=str(data)),
+                optim=dataclasses.replace(settings.optim, max_steps=options.max_steps),
+                resources=ResourcesConfig(workers=options.workers),
+                run=dataclasses.replace(settings.run, storage=str(options.out)),
+            )
+            results[method, seed] = launch.launch(settings)
+    return results
+
+
+def print_table(results: dict[tuple[str, int], dict[str, Any]]) -> None:
+    """mIoU and IoU per class, mean over seeds (and standard deviation of the mIoU)."""
+    table = Table(title="synthetic scenes, 3 clicks per class; IoU in %", title_justify="left")
+    for column in ("method", "seeds", "mIoU", *synthetic.NAMES):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for method in METHODS:
+        runs = [result for (name, _), result in results.items() if name == method]
+        scores = [100 * result["miou"] for result in runs]
+        spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+        classes = [
+            statistics.mean(100 * (result["iou"].get(name) or 0.0) for result in runs)
+            for name in synthetic.NAMES
+        ]
+        table.add_row(
+            method,
+            str(len(runs)),
+            f"{statistics.mean(scores):.1f}{spread}",
+            *(f"{value:.1f}" for value in classes),
+        )
+    Console(width=110).print(table)
+
+
+def draw(options: Options, data: Path) -> Path:
+    """One picture: image, clicks, what each method makes of it, truth; training images, so that clicks are
+    there."""
+    dataset = shards.open(data)
+    models = {method: checkpoint.load_model(options.out / f"{method}-seed0") for method in METHODS}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("image", "clicks", *METHODS, "truth")}
+    for row in range(SHOWN):
+        record = dataset.splits["train"][row]
+        image = shards.decode_image(record["image"]["bytes"])
+        label = shards.decode_label(record["label"]["bytes"])
+        truth = shards.decode_label(record["mask"]["bytes"])
+        columns["image"].append(image)
+        columns["clicks"].append(predict.draw_clicks(image, label, dataset.palette, zoom=2))
+        for method, loaded in models.items():
+            labels = predict.predict_image(loaded.model, image)[0]
+            columns[method].append(predict.overlay(image, labels, dataset.palette))
+        columns["truth"].append(predict.overlay(image, truth, dataset.palette))
+    path = options.out / "overlays.png"
+    predict.panels(columns, path, legend=dict(zip(dataset.names, dataset.palette, strict=True)))
+    return path
+
+
+def main(options: Options) -> None:
+    """Data, runs, table, picture, page."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    data = make_data(options.out)
+    results = run_all(options, data)
+    picture = draw(options, data)
+    page = options.out / "report.html"
+    folders = [options.out / f"{method}-seed{seed}" for method, seed in results]
+    report.write_report(
+        folders,
+        page,
+        pictures={"image, clicks, ce, agmm, truth": picture},
+        title="sparseg demo: ce against agmm, three clicks per class",
+    )
+    print_table(results)
+    print(f"wrote {picture} (overlays), {page} (open it in a browser), {folders[0].parent}/*/metrics.jsonl")
+
+
+if __name__ == "__main__":
+    raise SystemExit(exits.guarded(lambda: main(tyro.cli(Options, description=__doc__))))
