@@ -50,7 +50,7 @@ def config(tmp_path: Path) -> Config:
     return tiny.config(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------- save and load
+# ---------------------------------------------------------------------------------------------- save and load
 
 
 def test_a_copied_checkpoint_is_enough_to_predict(config: Config, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_run_folder_stands_for_its_best_checkpoint_or_its_newest(config: Confi
     assert checkpoint.resolve(config.folder) == second
 
 
-# ------------------------------------------------------------------------------------------------------- killed
+# ----------------------------------------------------------------------------------------------------- killed
 
 KILLED = """
 import os, signal, sys
@@ -160,7 +160,7 @@ def test_write_text_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert path.read_text() == "old"
 
 
-# -------------------------------------------------------------------------------------------------------- prune
+# ------------------------------------------------------------------------------------------------------ prune
 
 
 def fake(config: Config, step: int) -> Path:
@@ -198,7 +198,7 @@ def test_checkpoints_are_listed_by_step_and_only_if_whole(config: Config) -> Non
     assert checkpoint.all_of(config.folder / "nowhere") == []
 
 
-# ---------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- what is refused
 
 
 def refused(path: Path, match: str) -> None:
@@ -239,7 +239,7 @@ def test_resuming_from_a_damaged_checkpoint_names_the_file(config: Config, name:
 def test_a_state_that_would_run_code_is_refused(config: Config) -> None:
     path = save(config, 1)
     torch.save({"step": os.getcwd}, path / "state.pt")
-    with pytest.raises(Exception, match="state.pt|[Ww]eights.only|Unsupported"):
+    with pytest.raises(Exception, match=r"state.pt|[Ww]eights.only|Unsupported"):
         checkpoint.load_state(path)
 
 

@@ -65,7 +65,7 @@ def test_missing_fields_and_sections_take_their_defaults() -> None:
 def test_load_names_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="config.json") as caught:
+    with pytest.raises(ValueError, match=r"config.json") as caught:
         load(path)
     assert "\n" not in str(caught.value)
 
@@ -74,12 +74,12 @@ def test_load_names_the_file(tmp_path: Path, text: str) -> None:
 def test_load_refuses_json_that_is_no_object(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="config.json"):
+    with pytest.raises(ValueError, match=r"config.json"):
         load(path)
 
 
 def test_load_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere.json"):
+    with pytest.raises(ValueError, match=r"nowhere.json"):
         load(tmp_path / "nowhere.json")
 
 
@@ -150,7 +150,7 @@ def test_a_wrong_value_is_refused_by_name(overrides: dict[str, Any], named: str)
 
 @pytest.mark.xfail(strict=True, reason="bug: run.seed=-1 fails in numpy, in the worker")
 def test_negative_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="run.seed"):
+    with pytest.raises(ValueError, match=r"run.seed"):
         with_overrides(Config(), {"run.seed": -1})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -171,9 +172,7 @@ def test_windows_cover_everything_and_stay_inside(length: int, window: int) -> N
     window = min(window, length)
     found = window_starts(length, window)
     assert found == sorted(set(found)) and found[0] == 0 and found[-1] + window == length
-    assert all(
-        after - before <= max(window * 2 // 3, 1) for before, after in zip(found, found[1:], strict=False)
-    )
+    assert all(after - before <= max(window * 2 // 3, 1) for before, after in itertools.pairwise(found))
 
 
 # ------------------------------------------------------------------------------------------------------ ranks

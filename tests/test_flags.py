@@ -1,4 +1,4 @@
-"""The command line of a trainer: every field is a flag with its help; what is wrong is one line and exit code 2."""
+"""The command line of a trainer: every field is a flag with its help; what is wrong is one line, code 2."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -24,7 +25,7 @@ def documented_flags() -> dict[str, str]:
     found = {}
     for section in dataclasses.fields(Config):
         body = classes[type(section.default).__name__].body
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
                 flag = f"--{section.name}.{ast.unparse(field.target)}".replace("_", "-")
                 found[flag] = ast.literal_eval(text.value)
@@ -96,7 +97,7 @@ def test_a_saved_run_replaces_the_recipe_and_flags_go_over_it(tmp_path: Path, fo
     assert settings == with_overrides(saved, {"optim.epochs": 2})
 
 
-# --------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(

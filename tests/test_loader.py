@@ -83,7 +83,7 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 def test_shares_partition_in_order_and_nearly_equal(count: int, parts: int) -> None:
     items = list(range(count))
     shares = [share(items, part, parts) for part in range(parts)]
-    assert sum(shares, []) == items
+    assert [item for part in shares for item in part] == items
     lengths = [len(part) for part in shares]
     assert max(lengths) - min(lengths) <= 1
 
@@ -233,7 +233,7 @@ def test_a_consumer_that_stops_early_ends_the_thread(folder: Path, data: shards.
 def test_batches_can_be_pinned(
     folder: Path, data: shards.ShardedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DataLoader(pin_memory=True) passes over what has no pin_memory(); then no copy to the GPU is asynchronous."""
+    """DataLoader(pin_memory=True) passes over what has no pin_memory(); then copies to the GPU wait."""
     [batch] = batches(data, tiny.config(folder), 0, 1)
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)

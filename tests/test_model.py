@@ -1,4 +1,4 @@
-"""The network: one contract for every backbone, weights that fit or a clear line, batch norm over all ranks."""
+"""The network: one contract for every backbone, weights that fit or one clear line, global batch norm."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def images(seed: int, *size: int) -> Tensor:
     )
 
 
-# ------------------------------------------------------------------------------------- what every backbone does
+# ----------------------------------------------------------------------------------- what every backbone does
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 91), (33, 47)])
@@ -120,7 +120,7 @@ def test_a_single_image_can_train() -> None:
     model(images(0, 48, 48)[:1])[1].sum().backward()
 
 
-# -------------------------------------------------------------------------------------------------- multi-grid
+# ------------------------------------------------------------------------------------------------- multi-grid
 
 
 @pytest.mark.parametrize(("stride", "base"), [(8, 4), (16, 2)])
@@ -145,11 +145,11 @@ def test_multi_grid_of_another_network_is_refused(backbone: str) -> None:
 
 @pytest.mark.xfail(strict=True, reason="bug: AttributeError: conv2 without dilation")
 def test_multi_grid_of_a_resnet_with_other_blocks_is_refused() -> None:
-    with pytest.raises(ValueError, match="model.multi_grid.*skresnet18"):
+    with pytest.raises(ValueError, match=r"model.multi_grid.*skresnet18"):
         network("skresnet18", multi_grid=True)
 
 
-# --------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- what is refused
 
 
 def refused(match: str, **fields: Any) -> None:
@@ -234,7 +234,7 @@ def test_damaged_weights_are_refused(tmp_path: Path, suffix: str, damage: str) -
     refused("weights.*weights", backbone="test_resnet", weights=str(path))
 
 
-# -------------------------------------------------------------------------------- batch norm over all the ranks
+# ------------------------------------------------------------------------------ batch norm over all the ranks
 
 SHARES = {2: (5, 2), 3: (4, 2, 1)}
 CHANNELS, MOMENTUM = 6, 0.2

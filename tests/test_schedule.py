@@ -52,7 +52,7 @@ def test_length_is_what_the_epochs_give_and_at_most_max_steps(
 def test_validates_once_at_every_boundary_and_after_the_last_step(
     rows: int, batch: int, epochs: int, every: Fraction
 ) -> None:
-    """Boundary m lies at epoch m * every; the first step that reaches it validates (exact arithmetic here)."""
+    """Boundary m lies at epoch m * every; the first step that reaches it validates (exactly)."""
     total = math.ceil(epochs * rows / batch)
     run = Plan(rows, batch, total, float(every))
     boundaries = range(1, int(Fraction(total * batch, rows) / every) + 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -254,13 +255,13 @@ def test_command_repeats_the_trial(make: Callable[..., sweep.Sweep], monkeypatch
     assert flags.parse(trial, shlex.split(off)[2:])[0].model.multi_grid is False
 
 
-def test_what_does_not_fit_is_refused_with_need_and_supply() -> None:
+def test_what_does_not_fit_is_refused_with_need_and_supply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     settings = config.with_overrides(config.Config(), {"resources.workers": 2})
-    assert launch.check_resources(settings, {"CPU": 4.0}, runs=2) == 0
-    with pytest.raises(
-        ValueError, match=r"=2 x 1 CPU x 3 runs needs 6, the cluster has 4 .* or --concurrent"
-    ):
-        launch.check_resources(settings, {"CPU": 4.0}, runs=3)
+    assert launch.start_ray(settings, runs=2) == 0
+    with pytest.raises(ValueError, match=r"in 3 runs .*needs 6 CPU, the cluster has CPU 4.* --concurrent"):
+        launch.start_ray(settings, runs=3)
 
 
 # ------------------------------------------------------------------------------------------------ end to end

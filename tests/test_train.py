@@ -47,7 +47,7 @@ def weights(config: Config) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return checkpoint.load_state(checkpoint.all_of(config.folder)[-1])
 
 
-# ------------------------------------------------------------------------------------------------ what a run does
+# -------------------------------------------------------------------------------------------- what a run does
 
 
 def test_loss_goes_down_and_the_run_leaves_its_files(folder: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
     assert moved == pytest.approx(1e-2 * 0.01, rel=1e-2)
 
 
-# -------------------------------------------------------------------------------------------------------- resume
+# ----------------------------------------------------------------------------------------------------- resume
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -215,7 +215,7 @@ def test_checkpoints_between_validations(folder: Path, tmp_path: Path) -> None:
     assert len(lines(config, "val")) == 1
 
 
-# ---------------------------------------------------------------------------------------------------- averaging
+# -------------------------------------------------------------------------------------------------- averaging
 
 
 def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_average_is_swapped_in_and_out() -> None:
     assert torch.equal(model[0].weight, new)
 
 
-# ---------------------------------------------------------------------------------------- accumulation and workers
+# ----------------------------------------------------------------------------------- accumulation and workers
 
 
 def one_step(folder: Path, accumulate: int) -> tuple[dict[str, float], list[Tensor]]:

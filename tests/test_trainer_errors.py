@@ -1,4 +1,4 @@
-"""Wrong input to a trainer: exit code 2 and one line on stderr that names the thing, before anything trains."""
+"""Wrong input to a trainer: exit code 2 and one line on stderr that names it, before anything trains."""
 
 from __future__ import annotations
 

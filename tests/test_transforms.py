@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def points(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """(H, W) labels: every fourth pixel of every fourth row at most, each a class of its own as far as they go."""
+    """(H, W) labels: every fourth pixel of every fourth row at most, each a class of its own."""
     label_HW = np.full(size, UNLABELLED, np.uint8)
     places = [(y, x) for y in range(0, size[0], SPACING) for x in range(0, size[1], SPACING)]
     chosen = rng.permutation(len(places))[:200]
@@ -199,7 +199,7 @@ def test_cutting_equals_resizing_the_whole_image_and_then_cutting() -> None:
     assert (transforms.cut_image(image_HW3, window, 32)[15:] == 0).all()
 
 
-# ----------------------------------------------------------------------------------------------- randomness
+# ------------------------------------------------------------------------------------------------- randomness
 
 
 @pytest.mark.parametrize("colour", [False, True])

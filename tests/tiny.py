@@ -1,4 +1,4 @@
-"""A dataset and a run small enough to train inside a test, the trainers as modules, processes that form groups."""
+"""A dataset and a run small enough to train inside a test; trainers as modules; groups of processes."""
 
 from __future__ import annotations
 

@@ -110,20 +110,23 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Ba
     )
 
 
-class _Microbatches:
-    """Batch sampler: the keys of one rank's passes, from global step `first` to `last`."""
+@dataclasses.dataclass(frozen=True)
+class Microbatches:
+    """Batch sampler: the (epoch, row) keys of one rank's passes, from global step `first` up to `last`."""
 
-    # type: ignore[no-untyped-def]
-    def __init__(self, seed, num_rows, batch_size, passes, rank, world, first, last) -> None:
-        self.order = (seed, num_rows, batch_size)
-        self.passes, self.rank, self.world, self.first, self.last = passes, rank, world, first, last
+    config: Config
+    num_rows: int
+    rank: int
+    world: int
+    first: int
+    last: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        seed, num_rows, batch_size = self.order
+        seed, optim = self.config.run.seed, self.config.optim
         for step in range(self.first, self.last):
-            for number in range(self.passes):
-                one_pass = share(rows_of_step(seed, step, num_rows, batch_size), number, self.passes)
-                yield share(one_pass, self.rank, self.world)
+            keys = rows_of_step(seed, step, self.num_rows, optim.batch_size)
+            for number in range(optim.accumulate):
+                yield share(share(keys, number, optim.accumulate), self.rank, self.world)
 
 
 def training_batches(
@@ -131,13 +134,11 @@ def training_batches(
 ) -> Iterator[Batch]:
     """This rank's batches, `optim.accumulate` a step, from first_step on; prepared ahead in processes or a
     thread."""
-    data, optim, seed = config.data, config.optim, config.run.seed
+    data = config.data
     split = dataset.splits[data.train_split]
-    sampler = _Microbatches(
-        seed, len(split), optim.batch_size, optim.accumulate, rank, world, first_step, last_step
-    )
+    sampler = Microbatches(config, len(split), rank, world, first_step, last_step)
     batches = DataLoader(
-        TrainingSamples(split, len(dataset.names), data, seed),
+        TrainingSamples(split, len(dataset.names), data, config.run.seed),
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=data.loader_processes,

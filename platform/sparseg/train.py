@@ -233,8 +233,7 @@ def run(
     schedule = plan(config, len(data.splits[config.data.train_split]))
     progress = start(config, len(data.names), device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
-    # type: ignore
-    model: nn.Module = torch.compile(progress.network) if config.optim.compile else progress.network
+    model: Any = torch.compile(progress.network) if config.optim.compile else progress.network
     if world > 1:
         with warnings.catch_warnings():  # torch 2.13 renamed the option; 2.11 does not know the new name
             warnings.simplefilter("ignore", FutureWarning)
@@ -266,10 +265,11 @@ def run(
         if result is not None:
             if log is not None:
                 log.validation(step, epoch, result, is_best=progress.best is result)
-            report({**result, "epoch": epoch})
         if log is not None and (validates or saves or stopping):
             save(progress, config, data, log.metrics_bytes, result["miou"] if result else None)
             log.pause()
+        if result is not None:  # after the save: who hears it may end the run
+            report({**result, "epoch": epoch, "total_steps": schedule.total_steps})
     if log is not None:
         log.close()
     return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
