@@ -226,7 +226,6 @@ def test_a_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere: neither a checkpoint")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: load_state lets SafetensorError and RuntimeError through")
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
 def test_resuming_from_a_damaged_checkpoint_names_the_file(config: Config, name: str) -> None:
     file = save(config, 1) / name

@@ -70,7 +70,6 @@ def test_load_names_the_file(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: AttributeError for a JSON list")
 def test_load_refuses_json_that_is_no_object(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text("[1, 2]")
@@ -148,7 +147,6 @@ def test_a_wrong_value_is_refused_by_name(overrides: dict[str, Any], named: str)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: run.seed=-1 fails in numpy, in the worker")
 def test_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match=r"run.seed"):
         with_overrides(Config(), {"run.seed": -1})

@@ -40,8 +40,10 @@ def start(settings: config.Config, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait(process: subprocess.Popen[str], until: Callable[[str], bool] = lambda line: False) -> tuple[int, str]:
-    """(exit code, output); ends early, with the process alive and code -1, at a line for which `until` is true."""
+def wait(
+    process: subprocess.Popen[str], until: Callable[[str], bool] = lambda line: False
+) -> tuple[int, str]:
+    """(exit code, output); at a line for which `until` is true the process is left alive, with code -1."""
     output = []
     assert process.stdout is not None
     for line in process.stdout:

@@ -158,7 +158,6 @@ def test_full_labels_come_from_the_dense_mask(folder: Path, data: shards.Sharded
     assert (batch.label_BHW < 3).float().mean() > 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="bug: KeyError: 'mask' in TrainingSamples")
 def test_full_labels_of_a_dataset_without_a_mask_column(folder: Path, data: shards.ShardedDataset) -> None:
     splits = {name: split.remove_columns("mask") for name, split in data.splits.items()}
     config = tiny.config(folder, {"data.label": "full"})
@@ -229,7 +228,6 @@ def test_a_consumer_that_stops_early_ends_the_thread(folder: Path, data: shards.
     assert loader_threads() == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: Batch has no pin_memory, so DataLoader pins nothing")
 def test_batches_can_be_pinned(
     folder: Path, data: shards.ShardedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

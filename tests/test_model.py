@@ -143,7 +143,6 @@ def test_multi_grid_of_another_network_is_refused(backbone: str) -> None:
         network(backbone, multi_grid=True)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: AttributeError: conv2 without dilation")
 def test_multi_grid_of_a_resnet_with_other_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model.multi_grid.*skresnet18"):
         network("skresnet18", multi_grid=True)
@@ -183,7 +182,6 @@ def save_backbone(name: str, path: Path) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the dropped classifier of a ResNet counts as missing")
 def test_weights_of_a_file_are_loaded(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     saved = save_backbone("test_resnet", path)
@@ -213,16 +211,13 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     refused("test_resnet", backbone="test_resnet", weights=str(path))
 
 
-DAMAGED = pytest.mark.xfail(strict=True, reason="bug: SafetensorError, IndexError pass through")
-
-
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
-        pytest.param(".safetensors", "truncated", marks=DAMAGED),
-        pytest.param(".safetensors", "text", marks=DAMAGED),
+        (".safetensors", "truncated"),
+        (".safetensors", "text"),
         (".pth", "truncated"),
-        pytest.param(".pth", "text", marks=DAMAGED),
+        (".pth", "text"),
     ],
 )
 def test_damaged_weights_are_refused(tmp_path: Path, suffix: str, damage: str) -> None:

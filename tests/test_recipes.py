@@ -130,7 +130,6 @@ def test_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "camvid").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="bug: --dry-run --run.fresh moves the run aside")
 def test_dry_run_leaves_the_earlier_run_in_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.dataset(tmp_path)
     settings = tiny.config(tmp_path)

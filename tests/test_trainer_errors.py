@@ -121,7 +121,6 @@ def test_skip_bad_counts_and_lists_what_it_leaves_out(root: Path, capsys: pytest
     assert (refused["id"], refused["split"]) == ("photo_03", "train") and "photo_03.jpg" in refused["reason"]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: --run.fresh acts before the checks")
 def test_wrong_input_moves_no_earlier_run_aside(root: Path) -> None:
     run = root.parent / "runs" / "folder"
     run.mkdir(parents=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 import subprocess
 from pathlib import Path
@@ -99,6 +100,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 FREE_TO_CHANGE = {
+    "model": ("weights",),  # the checkpoint holds what came of them
     "data": ("root", "layout", "shards", "loader_processes", "cache", "skip_bad", "label_path"),
     "resources": None,
     "run": ("storage", "log_every", "validate_every", "checkpoint_every", "keep", "fresh", "tensorboard"),
@@ -198,5 +200,13 @@ def load_state(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors of model.safetensors, training state) to resume from.  Nothing but tensors and plain data is
     unpickled."""
-    tensors = safetensors.torch.load_file(checkpoint / "model.safetensors")
-    return tensors, torch.load(checkpoint / "state.pt", map_location=device, weights_only=True)
+    file = checkpoint / "model.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(file)
+        file = checkpoint / "state.pt"
+        return tensors, torch.load(file, map_location=device, weights_only=True)
+    except (OSError, safetensors.SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        found = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{file}: cannot be read ({found}); remove {checkpoint}, the run then goes on from the one before"
+        ) from error

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from sparseg import exits
 
@@ -54,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("dataset")
     add.set_defaults(action=_inspect)
 
+    _add_checkpoint_commands(commands)
+    return parser
+
+
+def _add_checkpoint_commands(commands: Any) -> None:
     add = commands.add_parser("evaluate", help="IoU of a checkpoint on a dataset")
     add.add_argument("checkpoint")
     add.add_argument("dataset")
@@ -84,7 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("runs", nargs="+")
     add.add_argument("--html", required=True, metavar="FILE")
     add.set_defaults(action=_report)
-    return parser
 
 
 def _add_drawing(add: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -314,6 +315,7 @@ class RunConfig:
         _require(
             self.checkpoint_every >= 0, f"run.checkpoint_every must be >= 0, got {self.checkpoint_every}"
         )
+        _require(self.seed >= 0, f"run.seed must be >= 0, got {self.seed}")
         _require("://" not in self.storage, f"run.storage must be a folder for now, got {self.storage!r}")
 
 
@@ -329,6 +331,10 @@ class Config:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
+        for section, fields in dataclasses.asdict(self).items():
+            for name, value in fields.items():
+                infinite = isinstance(value, float) and not math.isfinite(value)
+                _require(not infinite, f"{section}.{name} must be a finite number, got {value}")
         workers, passes, batch = max(self.resources.workers, 1), self.optim.accumulate, self.optim.batch_size
         _require(
             batch >= workers * passes,
@@ -357,6 +363,9 @@ def from_dict(values: dict[str, Any], cls: type = Config, *, where: str = "") ->
 
     Raises ValueError naming an unknown field (and its nearest name) or a value of the wrong type.
     """
+    if not isinstance(values, dict):
+        found = type(values).__name__
+        raise ValueError(f"{where or 'the configuration'} must be an object with sections, got {found}")
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     arguments = {}

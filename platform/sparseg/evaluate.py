@@ -26,9 +26,8 @@ def probabilities(
     """Class probabilities of whole images of any size -> (B, K, H, W) float32.
 
     Softmax is taken once per view, at image size; views (scales, mirrored) are averaged.  window_px: a view
-    larger
-    than this is covered by square windows at two thirds of their size, whose probabilities are averaged where
-    they overlap; None feeds the whole view.
+    larger than this is covered by square windows at two thirds of their size, whose probabilities are
+    averaged where they overlap; None feeds the whole view.
     """
     H, W = image_B3HW.shape[2:]
     total: Tensor | None = None

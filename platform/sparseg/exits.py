@@ -55,6 +55,7 @@ class on_interrupt:  # noqa: N801 - reads as a statement
             self.before = {s: signal.signal(s, self.handle) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(self, number: int, frame: Any) -> None:
+        """Of a signal: ask once, then end."""
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt

@@ -52,10 +52,8 @@ def parse(recipe: Config, args: list[str] | None = None, *, description: str = "
 
 def _tyro_message(boxed: str) -> str:
     """The message out of tyro's drawn box, in one line."""
-    body = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ \n") for line in boxed.splitlines()[1:]]
-    parts = " ".join(line if not set(line) <= {"─"} else "\n" for line in body if line).split("\n")
-    message = re.sub(r"\s+", " ", parts[0]).strip()
-    hint = (
-        re.search(r"(?:Perhaps you meant|Similar)[^:]*:\s*(--[\w.-]+)", parts[1]) if len(parts) > 1 else None
-    )
-    return message + (f"; did you mean {hint.group(1)}?" if hint else "")
+    body = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│| \n") for line in boxed.splitlines()[1:]]
+    joined = " ".join("\n" if set(line) <= set("─-+╭╮╰╯") else line for line in body if line)
+    parts = [re.sub(r"\s+", " ", part).strip() for part in joined.split("\n") if part.strip()]
+    hint = re.search(r"(?:Perhaps you meant|Similar)[^:]*:\s*(--[\w.-]+)", " ".join(parts[1:]))
+    return parts[0] + (f"; did you mean {hint.group(1)}?" if hint else "")

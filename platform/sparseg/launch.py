@@ -78,11 +78,8 @@ def prepare(settings: Config) -> tuple[Config, Path]:
         ),
         run=dataclasses.replace(settings.run, storage=storage),
     )
-    if settings.run.fresh and settings.folder.exists():
-        aside = settings.folder.with_name(f"{settings.run.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-        os.replace(settings.folder, aside)
-        print(f"moved the earlier run to {aside}")
-    checkpoint.refuse_other_run(settings)
+    if not settings.run.fresh:
+        checkpoint.refuse_other_run(settings)
     dataset = importers.prepare(settings.data, storage)
     opened = shards.open(dataset)
     for flag, split in (("train_split", settings.data.train_split), ("val_split", settings.data.val_split)):
@@ -99,15 +96,24 @@ def prepare(settings: Config) -> tuple[Config, Path]:
     return settings, dataset
 
 
+def _move_aside(settings: Config) -> Config:
+    """Rename the earlier run of this name, if any -> settings that no longer ask for it."""
+    if settings.folder.exists():
+        aside = settings.folder.with_name(f"{settings.run.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+        os.replace(settings.folder, aside)
+        print(f"moved the earlier run to {aside}")
+    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=False))
+
+
 def _absolute(path: str) -> str:
     """Workers may have another working directory."""
-    return str(Path(path).absolute())
+    return str(Path(path).expanduser().absolute())
 
 
 def _label_path(path: str) -> str:
     """A label path is taken from here if it is there, else left to the importer, which looks under the
     root."""
-    return _absolute(path) if Path(path).exists() else path
+    return _absolute(path) if Path(path).expanduser().exists() else path
 
 
 def finished(settings: Config, dataset: Path) -> dict[str, Any] | None:
@@ -129,12 +135,12 @@ def launch(
     """Train `settings` on Ray (or in this process with resources.workers=0) -> the best scores.
 
     Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
-    by them.
-    Raises ValueError before any worker starts if something is wrong with the settings, the data or the
-    cluster;
-    Interrupted if the user stopped it.
+    by them. Raises ValueError before any worker starts if something is wrong with the settings, the data or
+    the cluster; Interrupted if the user stopped it.
     """
     settings, dataset = prepare(settings)
+    if settings.run.fresh:
+        settings = _move_aside(settings)
     done = finished(settings, dataset)
     if done is not None:
         print(f"{settings.folder} is finished already; --run.fresh trains it again")

@@ -32,6 +32,15 @@ class Batch:
     num_slots: int
     rows: tuple[int, ...]
 
+    def pin_memory(self) -> Batch:
+        """For DataLoader: the batch in pinned memory, so that `to` need not wait."""
+        return dataclasses.replace(
+            self,
+            image_B3HW=self.image_B3HW.pin_memory(),
+            label_BHW=self.label_BHW.pin_memory(),
+            present_BK=self.present_BK.pin_memory(),
+        )
+
     def to(self, device: torch.device, channels_last: bool = False) -> Batch:
         """The batch on the device; the copy does not wait."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -57,8 +66,7 @@ def rows_of_step(seed: int, step: int, num_rows: int, batch_size: int) -> list[t
     """(epoch, row) of every image of global step `step`, counted from 0.
 
     The epochs' permutations stand one behind the other and are cut into global batches, so that every row
-    comes
-    once an epoch and no batch is short; a batch may span two epochs.
+    comes once an epoch and no batch is short; a batch may span two epochs.
     """
     places = range(step * batch_size, (step + 1) * batch_size)
     return [(p // num_rows, int(permutation(seed, p // num_rows, num_rows)[p % num_rows])) for p in places]
@@ -83,7 +91,8 @@ class TrainingSamples(Dataset):
         epoch, row = key
         record, data = self.split[row], self.data
         dense = data.label == "full"
-        source = record["mask"] if dense and record["mask"] is not None else record["label"]
+        mask = record.get("mask")
+        source = mask if dense and mask is not None else record["label"]
         label = shards.decode_label(source["bytes"])
         if data.keep_labels < 1:
             label = sparsify.keep_labels(label, data.keep_labels, seed=data.label_seed, key=record["id"])

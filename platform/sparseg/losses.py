@@ -43,15 +43,11 @@ def objective(
     weighted total.
 
     feature_BDhw (B, D, h, w) at the decoder's stride; logits_BKhw (B, K, any, any), resized once to the
-    label's
-    size; label_BHW uint8 codes; present_BK bool, classes annotated anywhere in the whole image.
+    label's size; label_BHW uint8 codes; present_BK bool, classes annotated anywhere in the whole image.
     counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes
-    labelled
-    in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation passes
-    that
-    share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only seg and
-    absent.
-    Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
+    labelled in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation
+    passes that share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only
+    seg and absent. Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
     with torch.autocast(logits_BKhw.device.type, enabled=False):
         return _objective(

@@ -43,8 +43,7 @@ def slots_of(crop_class_BK: Tensor, num_slots: int | None = None) -> Slots:
     """Pack the present classes of every image into slots, in class order.
 
     `num_slots` must be at least the most classes that any image has; None finds it, which waits for the
-    device.
-    At least one slot is made: a rank without labels must still take part in the sums over ranks.
+    device. At least one slot is made: a rank without labels must still take part in the sums over ranks.
     """
     if num_slots is None:
         num_slots = int(crop_class_BK.sum(1).max())
@@ -135,8 +134,7 @@ def variance(d2_BShw: Tensor, weight_BShw: Tensor) -> Tensor:
     """Weighted mean of d^2 over the cells, detached -> (B, S, 1, 1).
 
     With responsibilities as weights this is Eq. 7 of the paper (authors' answer in issue 4 of their
-    repository);
-    with the valid cells as weights it is the `unweighted` mode.
+    repository); with the valid cells as weights it is the `unweighted` mode.
     """
     weight_BShw = weight_BShw.detach()
     total = (weight_BShw * d2_BShw.detach()).sum((2, 3), keepdim=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import timm
 import torch
 import torch.distributed as dist
@@ -20,6 +23,21 @@ from sparseg.mixture import world_size
 
 LOW_CHANNELS = 48
 """Channels kept of the early feature (DeepLabV3+, Chen et al., ECCV 2018, Sec. 4.1)."""
+
+
+BUILD_ERRORS = (
+    RuntimeError,
+    TypeError,
+    AssertionError,
+    OSError,
+    NotImplementedError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+)
+"""What timm and torch raise for a network that cannot be made or a weights file that cannot be read."""
 
 
 def conv_norm_act(
@@ -104,55 +122,57 @@ def build(config: ModelConfig, num_classes: int, *, quiet: bool = False) -> Segm
     Raises ValueError for a backbone that timm lacks, a stride it cannot give, weights that do not fit.
     """
     source: dict[str, Any] = {}
-    if config.weights == "none":
-        if not quiet:
-            warnings.warn(
-                f"model.weights=none: {config.backbone} starts from RANDOM weights; pretrained ones are "
-                "worth far "
-                "more than any loss term. Give --model.weights FILE.safetensors, or timm where there is "
-                "a network.",
-                stacklevel=2,
-            )
-    elif config.weights == "timm":
+    if config.weights == "timm":
         source = {"pretrained": True}
-    else:
+    elif config.weights != "none":
         if not Path(config.weights).is_file():
             raise ValueError(f"model.weights: no file {config.weights!r}; allowed: a file, 'timm' or 'none'")
         source = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
+    elif not quiet:
+        warnings.warn(
+            f"model.weights=none: {config.backbone} starts from RANDOM weights; pretrained ones are "
+            "worth far more "
+            "than any loss term. Give --model.weights FILE.safetensors, or timm where there is a network.",
+            stacklevel=2,
+        )
+    backbone = _backbone(config, source)
+    if config.multi_grid:
+        _set_multi_grid(backbone, config.backbone)
+    channels, settings = backbone.feature_info.channels(), backbone.pretrained_cfg
+    decoder = Decoder(channels[0], channels[-1], num_classes, config)
+    return Segmenter(backbone, decoder, settings["mean"], settings["std"])
+
+
+def _backbone(config: ModelConfig, source: dict[str, Any]) -> Any:
+    """timm's network giving the map of stride 4 (or its first) and the deepest one, with all its weights."""
     if not timm.is_model(config.backbone):
-        near = timm.list_models(f"*{config.backbone[:8]}*")[:5]
-        raise ValueError(
-            f"model.backbone: timm has no {config.backbone!r}; near: {', '.join(near) or 'none'}"
-        )
+        near = ", ".join(timm.list_models(f"*{config.backbone[:8]}*")[:5]) or "none"
+        raise ValueError(f"model.backbone: timm has no {config.backbone!r}; near: {near}")
+    settings: dict[str, Any] = {"features_only": True, "output_stride": config.output_stride}
     try:
-        probe: Any = timm.create_model(
-            config.backbone, features_only=True, output_stride=config.output_stride
-        )
-        reductions = probe.feature_info.reduction()
-        low = max((i for i, r in enumerate(reductions) if r <= 4), default=0)
+        reductions = timm.create_model(config.backbone, **settings).feature_info.reduction()  # type: ignore
+        low = max((i for i, reduction in enumerate(reductions) if reduction <= 4), default=0)
         with _timm_messages() as messages:
-            backbone: Any = timm.create_model(
-                config.backbone,
-                features_only=True,
-                output_stride=config.output_stride,
-                out_indices=(low, len(reductions) - 1),
-                **source,
+            backbone = timm.create_model(
+                config.backbone, out_indices=(low, len(reductions) - 1), **settings, **source
             )
-    except (RuntimeError, TypeError, AssertionError, OSError, NotImplementedError, AttributeError) as error:
+    except BUILD_ERRORS as error:
         reason = " ".join(str(error).split())[:240] or type(error).__name__
         raise ValueError(
             f"model.backbone={config.backbone} with model.output_stride={config.output_stride} and "
             f"model.weights={config.weights} cannot be built: {reason}"
         ) from error
-    missing = [message for message in messages if message.startswith("Missing keys")]
+    # timm names what it drops on purpose (heads) as missing too, and flattens the names of stages
+    kept = {name.replace(".", "_") for name in backbone.state_dict()}
+    named = [re.match(r"Missing keys \((.*?)\)", message) for message in messages]
+    keys = [key for found in named if found for key in found[1].split(", ")]
+    missing = [key for key in keys if key.replace(".", "_") in kept]
     if missing:
-        raise ValueError(f"model.weights={config.weights} does not fit {config.backbone}: {missing[0][:160]}")
-    if config.multi_grid:
-        _set_multi_grid(backbone, config.backbone)
-    channels = backbone.feature_info.channels()
-    settings = backbone.pretrained_cfg
-    decoder = Decoder(channels[0], channels[-1], num_classes, config)
-    return Segmenter(backbone, decoder, settings["mean"], settings["std"])
+        raise ValueError(
+            f"model.weights={config.weights} does not fit {config.backbone}: it lacks {len(missing)} of its "
+            f"tensors, {', '.join(missing[:3])}"
+        )
+    return backbone
 
 
 @contextlib.contextmanager
@@ -178,7 +198,7 @@ def _set_multi_grid(backbone: nn.Module, name: str) -> None:
     """Dilations x(1, 2, 4) in the blocks of the last ResNet stage (DeepLabV3, Chen et al. 2017, Sec.
     3.2.1)."""
     last = getattr(backbone, "layer4", None)
-    if last is None:
+    if last is None or not all(isinstance(getattr(block, "conv2", None), nn.Conv2d) for block in last):
         raise ValueError(f"model.multi_grid needs a ResNet with a layer4; {name} has none: set it to false")
     base = max(block.conv2.dilation[0] for block in last)
     for block, factor in zip(last, (1, 2, 4), strict=False):

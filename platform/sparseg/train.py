@@ -177,7 +177,7 @@ def validate(
     with average.swapped_in(network) if average is not None else contextlib.nullcontext():
         counts_KK = evaluate(network, split, num_classes, device=device, rank=rank, autocast=autocast)
     result = {**scores(counts_KK, data.names), "step": progress.step}
-    if result["miou"] > progress.best["miou"]:
+    if result["miou"] > progress.best["miou"] or not progress.best["iou"]:  # the first one even if it is NaN
         progress.best = result
     return result
 
@@ -220,10 +220,8 @@ def run(
     scores.
 
     dataset: the imported dataset (default: config.data.root).  report: is given every validation, on every
-    rank.
-    should_stop: asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends
-    the run.
-    Raises FloatingPointError when the loss is no longer finite.
+    rank. should_stop: asked whenever a line is logged (each step on a single rank); one rank's yes saves and
+    ends the run. Raises FloatingPointError when the loss is no longer finite.
     """
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -233,11 +231,7 @@ def run(
     schedule = plan(config, len(data.splits[config.data.train_split]))
     progress = start(config, len(data.names), device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
-    model: Any = torch.compile(progress.network) if config.optim.compile else progress.network
-    if world > 1:
-        with warnings.catch_warnings():  # torch 2.13 renamed the option; 2.11 does not know the new name
-            warnings.simplefilter("ignore", FutureWarning)
-            model = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    model = parallel(progress.network, config)
     batches = loader.training_batches(
         data, config, rank=rank, world=world, first_step=progress.step, last_step=schedule.total_steps
     )
@@ -248,23 +242,22 @@ def run(
         step, epoch = progress.step, schedule.epoch(progress.step)
         validates = schedule.validates(step)
         saves = bool(config.run.checkpoint_every) and step % config.run.checkpoint_every == 0
-        asked = should_stop() if world == 1 else False
+        asked = world == 1 and should_stop()
         if step % config.run.log_every == 0 or validates or saves or asked:
             line, all_finite, stopping = read(values, finite, asked or should_stop())
             line["learning_rate"] = rate
             if not all_finite:
                 raise FloatingPointError(
                     f"run {config.run.name}: loss or gradient not finite between steps {logged + 1} and "
-                    f"{step} (now "
-                    f"{line}); lower optim.learning_rate or set optim.clip_norm, then repeat the command"
+                    f"{step} "
+                    f"(now {line}); lower optim.learning_rate or set optim.clip_norm, then repeat the command"
                 )
             if log is not None:
                 log.train(step, epoch, line, step - logged, config.optim.batch_size)
             logged = step
         result = validate(progress, config, data, device, rank) if validates else None
-        if result is not None:
-            if log is not None:
-                log.validation(step, epoch, result, is_best=progress.best is result)
+        if log is not None and result is not None:
+            log.validation(step, epoch, result, is_best=progress.best is result)
         if log is not None and (validates or saves or stopping):
             save(progress, config, data, log.metrics_bytes, result["miou"] if result else None)
             log.pause()
@@ -273,6 +266,16 @@ def run(
     if log is not None:
         log.close()
     return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
+
+
+def parallel(network: nn.Module, config: Config) -> nn.Module:
+    """The network, compiled if asked for, whose gradients are averaged over the ranks."""
+    model: Any = torch.compile(network) if config.optim.compile else network
+    if world_size() == 1:
+        return model
+    with warnings.catch_warnings():  # torch 2.13 renamed the option; 2.11 does not know the new name
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def read(values: dict[str, Tensor], finite: Tensor, stop: bool) -> tuple[dict[str, float], bool, bool]:

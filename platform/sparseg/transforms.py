@@ -55,7 +55,7 @@ def cut_label(label_HW: Array, window: Window, crop_px: int, *, dense: bool) -> 
     """The window of the label map, padded with IGNORED -> (crop_px, crop_px) uint8.
 
     Nearest-neighbour, and on top of it, unless `dense`, every labelled pixel of the window painted at its own
-    mapped coordinate, so that shrinking loses no click.
+    mapped coordinate, so that shrinking loses no click (where two meet in one pixel the later row wins).
     """
     left, top, right, bottom = window.box
     y_scale, x_scale = window.height / (bottom - top), window.width / (right - left)
