@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sparseg import checkpoint, loader, losses, shards, train
@@ -305,3 +306,35 @@ def test_the_plan_is_that_of_the_run(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": None, "optim.epochs": 1})
     assert train.run(config)["total_steps"] == plan(config, 8).total_steps == 2
     assert losses.TERMS == TERMS
+
+
+# ------------------------------------------------------------------------------- the whole step, in float64
+
+
+def float64_gradients(rank: int, world: int, folder: str) -> dict[str, Tensor]:
+    """Averaged gradients of one step of the whole network with every loss term, in float64."""
+    settings = tiny.config(Path(folder))
+    data = shards.open(Path(folder) / "data")
+    batches = loader.training_batches(data, settings, rank=rank, world=world, first_step=0, last_step=1)
+    batch = next(batches)
+    torch.manual_seed(0)
+    network = networks.build(settings.model, len(data.names), quiet=True).double()
+    network = networks.with_global_batch_norm(network, torch.device("cpu")).double().train()
+    terms = losses.objective(*network(batch.image_B3HW), batch.label_BHW, batch.present_BK, settings.loss)
+    terms["total"].backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    for gradient in gradients.values():
+        if world > 1:
+            dist.all_reduce(gradient)
+            gradient /= world
+    return gradients
+
+
+def test_gradients_of_the_network_are_those_of_one_process_in_float64(folder: Path) -> None:
+    alone = float64_gradients(0, 1, str(folder))
+    scale = max(float(gradient.abs().max()) for gradient in alone.values())
+    for world, ranks in tiny.in_groups(float64_gradients, folder, (2, 3)).items():
+        for name, gradient in alone.items():
+            torch.testing.assert_close(
+                ranks[0][name], gradient, rtol=0, atol=1e-11 * scale, msg=f"{name} on {world} ranks"
+            )

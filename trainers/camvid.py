@@ -21,7 +21,7 @@ def recipe() -> Config:
         model=ModelConfig(backbone="mobilenetv2_100", output_stride=16, feature_channels=128, separable=True),
         loss=LossConfig(method="agmm"),
         optim=OptimConfig(
-            learning_rate=5e-3, decoder_lr_factor=5.0, warmup_steps=200, epochs=24, batch_size=8
+            learning_rate=5e-3, decoder_lr_factor=5.0, warmup_steps=250, epochs=16, batch_size=8
         ),
         run=RunConfig(name="camvid", validate_every=4),
     )
