@@ -20,6 +20,8 @@ from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt
 STOP_FILE = ".stop"
 """A file of this name in the run's folder asks its workers to save and end at their next logged line."""
 
+RESULT_FILE = "result.json"
+"""What rank 0 leaves for the driver: the best scores, or an error that a retry would meet again."""
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -175,15 +177,18 @@ def _worker(arguments: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     stop_file = settings.folder / STOP_FILE
-    result = train.run(
-        settings,
-        Path(arguments["dataset"]),
-        device=device,
-        report=ray.train.report,
-        should_stop=stop_file.exists,
-    )
+    try:
+        result = train.run(
+            settings,
+            Path(arguments["dataset"]),
+            device=device,
+            report=ray.train.report,
+            should_stop=stop_file.exists,
+        )
+    except (ValueError, FloatingPointError) as error:  # the same on every rank, and again on every retry
+        result = {"error": str(error), "wrong_use": isinstance(error, ValueError)}
     if context.get_world_rank() == 0:
-        checkpoint.write_text(settings.folder / "result.json", runlog.json_text(result))
+        checkpoint.write_text(settings.folder / RESULT_FILE, runlog.json_text(result))
 
 
 def _on_ray(settings: Config, dataset: Path, callbacks: Sequence[Any]) -> dict[str, Any]:
@@ -214,13 +219,16 @@ def _on_ray(settings: Config, dataset: Path, callbacks: Sequence[Any]) -> dict[s
         ),
     )
     settings.folder.mkdir(parents=True, exist_ok=True)
-    result_file = settings.folder / "result.json"
+    result_file = settings.folder / RESULT_FILE
     result_file.unlink(missing_ok=True)
     what_follows = f"saving at the next logged line (every {settings.run.log_every} steps), then ending"
     with on_interrupt((settings.folder / STOP_FILE).touch, what_follows):
         in_thread(trainer.fit)
     (settings.folder / STOP_FILE).unlink(missing_ok=True)
-    return runlog.read_json(result_file)
+    result = runlog.read_json(result_file)
+    if "error" in result:
+        raise (ValueError if result["wrong_use"] else FloatingPointError)(result["error"])
+    return result
 
 
 def start_ray(settings: Config, *, runs: int = 1) -> float:
