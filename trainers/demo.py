@@ -9,6 +9,8 @@ Both methods get the same network, clicks, order of images and number of steps.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import statistics
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +45,7 @@ class Options:
     methods: tuple[Literal["ce", "ce+absent", "agmm"], ...] = ("ce", "agmm")
     """What is compared, with the same budget."""
     workers: int = 1
-    """Ray Train workers (0 = in this process, without Ray). One uses all cores; the network is too small for
-    two."""
+    """Ray Train workers per run, one thread each (0 = in this process, without Ray). Runs share the cores."""
     max_steps: int | None = None
     """Optimizer steps per run (default: the recipe's)."""
 
@@ -87,19 +88,27 @@ def make_data(folder: Path) -> Path:
 
 
 def run_all(options: Options, data: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Train every method with every seed -> scores."""
-    results = {}
+    """Train every method with every seed, as many at once as there are cores -> scores."""
+    runs = {}
     for seed in range(options.seeds):
         for method in options.methods:
             settings = recipe(method, seed)
-            settings = dataclasses.replace(
+            runs[method, seed] = dataclasses.replace(
                 settings,
                 data=dataclasses.replace(settings.data, root=str(data)),
                 optim=dataclasses.replace(settings.optim, max_steps=options.max_steps),
-                resources=ResourcesConfig(workers=options.workers),
+                resources=ResourcesConfig(workers=options.workers, threads_per_worker=1),
                 run=dataclasses.replace(settings.run, storage=str(options.out)),
             )
-            results[method, seed] = launch.launch(settings)
+    at_once = max((os.cpu_count() or 1) // options.workers, 1) if options.workers else 1
+    keys, results = list(runs), {}
+    if options.workers:
+        launch.start_ray(runs[keys[0]])
+    for first in range(0, len(keys), at_once):
+        some = keys[first : first + at_once]
+        actions = [functools.partial(launch.launch, runs[key]) for key in some]
+        done = exits.in_thread(*actions) if options.workers else [action() for action in actions]
+        results.update(zip(some, done, strict=True))
     return results
 
 

@@ -259,6 +259,8 @@ class ResourcesConfig:
     """GPUs per worker (default: 1 if the cluster has any, else 0)."""
     cpus_per_worker: float = 1.0
     """CPU slots per worker."""
+    threads_per_worker: int | None = None
+    """torch's CPU threads per worker (default: the node's cores, shared among the run's workers there)."""
     max_failures: int = 3
     """Lost workers or nodes that a run survives by going on from its last checkpoint."""
 
@@ -274,6 +276,8 @@ class ResourcesConfig:
         _require(
             self.cpus_per_worker > 0, f"resources.cpus_per_worker must be > 0, got {self.cpus_per_worker}"
         )
+        threads = self.threads_per_worker
+        _require(threads is None or threads >= 1, f"resources.threads_per_worker must be >= 1, got {threads}")
         _require(self.max_failures >= 0, f"resources.max_failures must be >= 0, got {self.max_failures}")
 
 

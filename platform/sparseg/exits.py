@@ -68,20 +68,26 @@ class on_interrupt:  # noqa: N801 - reads as a statement
             signal.signal(number, handler)
 
 
-def in_thread(action: Callable[[], Any]) -> None:
-    """Run `action` beside the main thread, which stays free for signals (Ray would take SIGINT for
-    itself)."""
+def in_thread(*actions: Callable[[], Any]) -> list[Any]:
+    """Run the actions beside the main thread, all at once, and give what they return.
+
+    The main thread stays free for signals (Ray would take SIGINT for itself); the first error is raised here.
+    """
+    results: list[Any] = [None] * len(actions)
     errors: list[BaseException] = []
 
-    def work() -> None:
+    def work(number: int) -> None:
         try:
-            action()
+            results[number] = actions[number]()
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        threads[0].join(0.2)
+        threads[-1].join(0.2)
     if errors:
         raise errors[0]
+    return results

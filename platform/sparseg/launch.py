@@ -27,6 +27,7 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """Set unless the user has set them: no usage statistics, and logs that read as they were printed."""
 
@@ -150,6 +151,8 @@ def launch(
     stop_file = settings.folder / STOP_FILE
     stop_file.unlink(missing_ok=True)
     if settings.resources.workers == 0:
+        if settings.resources.threads_per_worker:
+            torch.set_num_threads(settings.resources.threads_per_worker)
         asked = threading.Event()
         with on_interrupt(asked.set, "saving after this step, then ending"):
             result = train.run(settings, dataset, report=report, should_stop=asked.is_set)
@@ -171,11 +174,13 @@ def _worker(arguments: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # every report would be a line of its own
     settings = config.from_dict(arguments["config"])
     device = ray.train.torch.get_device()
     context = ray.train.get_context()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    if device.type == "cpu":  # Ray would leave it at the number of CPU slots, one by default
+        share = (os.cpu_count() or 1) // context.get_local_world_size()
+        torch.set_num_threads(settings.resources.threads_per_worker or max(1, share))
     stop_file = settings.folder / STOP_FILE
     try:
         result = train.run(
