@@ -39,7 +39,7 @@ class Options:
     """What the demo takes."""
 
     out: Path = Path("runs/demo")
-    """Folder for data, runs, picture and page. The same folder again resumes or re-uses what is there."""
+    """Folder for data, runs, picture and page. The same folder again resumes or reuses what is there."""
     seeds: int = 1
     """Seeds per method; each one adds a run of about two minutes for every method."""
     methods: tuple[Literal["ce", "ce+absent", "agmm"], ...] = ("ce", "agmm")
