@@ -225,8 +225,11 @@ def _derived_name(opened: shards.ShardedDataset, settings: Settings) -> str:
 
 def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str) -> None:
     """The same images with training labels made from the dense masks."""
-    report = {
+    report: dict[str, Any] = {
+        "notes": [],
+        "refused": [],
         **opened.report,
+        "classes": opened.names,
         "label": settings.label,
         "settings": dataclasses.asdict(settings),
         "splits": {},
