@@ -85,16 +85,12 @@ def prepare(settings: Config) -> tuple[Config, Path]:
         checkpoint.refuse_other_run(settings)
     dataset = importers.prepare(settings.data, storage)
     opened = shards.open(dataset)
-    for flag, split in (("train_split", settings.data.train_split), ("val_split", settings.data.val_split)):
-        if split not in opened.splits:
-            raise ValueError(
-                f"{dataset}: data.{flag}={split!r} is not a split; it has {', '.join(opened.splits)}"
-            )
+    for split in (
+        settings.data.train_split,
+        settings.data.val_split,
+    ):  # importers.prepare saw that they exist
         if len(opened.splits[split]) == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
-    expected = settings.data.num_classes
-    if expected is not None and expected != len(opened.names):
-        raise ValueError(f"{dataset} has {len(opened.names)} classes, data.num_classes says {expected}")
     model.build(settings.model, len(opened.names), quiet=True)  # a wrong name or file is cheaper to find here
     return settings, dataset
 

@@ -46,7 +46,7 @@ class RunLog:
         os.truncate(path, min(metrics_bytes, path.stat().st_size))  # lines after the checkpoint come again
         self.file = path.open("a")
         self.writer = _tensorboard(self.folder) if config.run.tensorboard else None
-        self.start_s = self.mark_s = time.perf_counter()
+        self.mark_s = time.perf_counter()
         self.steps_timed, self.seconds_timed = 0, 0.0
 
     @property
@@ -84,7 +84,7 @@ class RunLog:
             f"{values['learning_rate']:.2e} | "
             f"{rate:.1f} img/s{memory} | ETA {duration(eta_s)}"
         )
-        return self._write(line, {name: values[name] for name in values})
+        return self._write(line, values)
 
     def validation(self, step: int, epoch: float, scores: dict[str, Any], is_best: bool) -> dict[str, Any]:
         """Log a validation after `step`."""
