@@ -106,6 +106,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model.feature_channels": 7}, "model.feature_channels"),
     ({"model.aspp_dilations": ()}, "model.aspp_dilations"),
     ({"model.aspp_dilations": (6, 0)}, "model.aspp_dilations"),
+    ({"data.crop_px": 144}, "model.aspp_dilations.*data.crop_px=144.*18 cells"),
     ({"loss.sigma": 0.0}, "loss.sigma"),
     ({"loss.bandwidth": 0.0}, "loss.bandwidth"),
     ({"loss.warmup_epochs": -1.0}, "loss.warmup_epochs"),
@@ -155,7 +156,8 @@ def test_negative_seed_is_refused() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"data.crop_px": 32},
+        {"data.crop_px": 32, "model.aspp_dilations": (1, 3)},
+        {"data.crop_px": 145},
         {"data.keep_labels": 1.0, "data.num_classes": config.MAX_CLASSES},
         {"data.unlabelled_code": 0},
         {"data.label": "clicks", "data.random_pixels": 20},
@@ -178,8 +180,8 @@ def test_what_is_just_allowed_is_taken(overrides: dict[str, Any]) -> None:
 
 def test_overrides_replace_what_they_name_and_nothing_else() -> None:
     base = with_overrides(Config(), {"optim.epochs": 7})
-    changed = with_overrides(base, {"loss.bandwidth": 0.5, "data.crop_px": 64})
-    assert (changed.loss.bandwidth, changed.data.crop_px, changed.optim) == (0.5, 64, base.optim)
+    changed = with_overrides(base, {"loss.bandwidth": 0.5, "data.crop_px": 192})
+    assert (changed.loss.bandwidth, changed.data.crop_px, changed.optim) == (0.5, 192, base.optim)
     assert base.loss.bandwidth == 1.0
     assert with_overrides(changed, {"loss.bandwidth": 1.0, "data.crop_px": 321}) == base
 

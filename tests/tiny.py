@@ -95,7 +95,7 @@ def config(folder: Path, overrides: dict[str, Any] | None = None) -> Config:
     base = Config(
         data=DataConfig(root=str(folder / "data"), crop_px=32, scale_min=0.8, scale_max=1.25),
         model=ModelConfig(
-            backbone="test_efficientnet", output_stride=16, feature_channels=8, aspp_dilations=(1, 2)
+            backbone="test_efficientnet", output_stride=16, feature_channels=8, aspp_dilations=(1,)
         ),
         loss=LossConfig(),
         optim=OptimConfig(learning_rate=1e-2, decoder_lr_factor=1.0, batch_size=4, epochs=3, max_steps=6),

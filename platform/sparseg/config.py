@@ -346,6 +346,13 @@ class Config:
             f"resources.workers={workers} x "
             f"optim.accumulate={passes} parts; raise it to at least {workers * passes} or lower those",
         )
+        cells = math.ceil(self.data.crop_px / self.model.output_stride)
+        _require(
+            max(self.model.aspp_dilations) < cells,
+            f"model.aspp_dilations {self.model.aspp_dilations} reach past data.crop_px={self.data.crop_px} "
+            f"at model.output_stride={self.model.output_stride}: a crop has {cells} cells a side, so outer "
+            "taps would see padding only and stay random; lower the dilations or raise the crop",
+        )
 
     @property
     def folder(self) -> Path:
