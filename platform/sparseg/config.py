@@ -74,8 +74,8 @@ class DataConfig:
     colour: bool = False
     """Colour jitter, grey and blur of the VOC recipe."""
     sharding: Literal["global", "node"] = "global"
-    """`global`: every node reads all shards. `node`: each reads, and copies from object storage, only its own;
-    the order of the rows then depends on the number of nodes."""
+    """`global`: every node reads all shards. `node`: each reads, and copies from object storage, only its
+    own; the order of the rows then depends on the number of nodes."""
     cache: str | None = None
     """Local folder for shards copied from object storage (default: ~/.cache/sparseg)."""
     loader_processes: int = 0
