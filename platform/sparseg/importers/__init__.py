@@ -125,7 +125,7 @@ def _url(data: DataConfig) -> str:
     if data.layout not in ("auto", "shards"):
         raise ValueError(
             f"data.layout={data.layout} is read from a local folder only, data.root is {data.root}; import "
-            "it with `sparseg import`, copy the imported folder there, and give its URL with data.layout=shards"
+            "it with `sparseg import`, copy the imported folder there, and leave out --data.layout"
         )
     if data.shards and shards.is_url(data.shards):
         raise ValueError(f"data.shards must be a local folder, got {data.shards}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,25 +88,11 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
     A shard has its name only once its size and its checksum are right.  Processes of a node wait for each
     other and share the copy.  Raises ValueError naming an object that is missing, truncated or altered.
     """
-    import filelock
-
-    folder = place(url, manifest, cache)
+    folder, url = place(url, manifest, cache), url.rstrip("/")
     if not _missing(folder, manifest, names):
         return 0
-    filesystem, root = _filesystem(url.rstrip("/"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=5)
-        except filelock.Timeout:
-            print(f"waiting for another process that copies {url} to {folder}", file=sys.stderr, flush=True)
-            lock.acquire()
-    except OSError as error:
-        raise ValueError(
-            f"data.cache: {folder} cannot be written to ({error}); name another folder"
-        ) from error
-    with lock:
+    filesystem, root = _filesystem(url)
+    with _sole_copier(folder, url):
         missing = _missing(folder, manifest, names)
         num_bytes = sum(manifest.shards[name].bytes for name in missing)
         free = shutil.disk_usage(folder).free
@@ -115,7 +102,7 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
                 f"{num_bytes / 1e9:.1f} GB; name another folder, or shard by node with --data.sharding node"
             )
         (folder / MANIFEST).write_text(manifest.text)
-        fetch = functools.partial(_fetch, filesystem, root, url.rstrip("/"), folder, manifest)
+        fetch = functools.partial(_fetch, filesystem, root, url, folder, manifest)
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             jobs = [pool.submit(fetch, name) for name in missing]
             try:
@@ -123,10 +110,35 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
                     job.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-    print(
-        f"dataset: copied {len(missing)} shards, {num_bytes / 1e6:.1f} MB, from {url} to {folder}", flush=True
-    )
+    if missing:
+        print(
+            f"dataset: copied {len(missing)} shards, {num_bytes / 1e6:.1f} MB, from {url} to {folder}",
+            flush=True,
+        )
     return num_bytes
+
+
+@contextlib.contextmanager
+def _sole_copier(folder: Path, url: str) -> Iterator[None]:
+    """Within: the folder is there, and no other process of the node copies into it."""
+    import filelock
+
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=5)
+        except filelock.Timeout:
+            print(f"waiting for another process that copies {url} to {folder}", file=sys.stderr, flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise ValueError(
+            f"data.cache: {folder} cannot be written to ({error}); name another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _missing(folder: Path, manifest: Manifest, names: Sequence[str]) -> list[str]:
