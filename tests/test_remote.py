@@ -235,7 +235,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, module, None)
     for protocol in ("s3", "gs"):
-        fsspec.registry._registry.pop(protocol, None)
+        sys.modules["fsspec.registry"]._registry.pop(protocol, None)
     for protocol, driver in (("s3", "s3fs"), ("gs", "gcsfs")):
         with pytest.raises(ValueError, match=f"needs the package {driver}.*pip install '{driver}'"):
             shards.describe(f"{protocol}://bucket/set")
@@ -280,7 +280,7 @@ def test_processes_of_a_node_share_one_copy(folder: Path, tmp_path: Path) -> Non
 
 def test_prepare_takes_a_url_and_fetches_nothing(url: str, fetched: Counts, tmp_path: Path) -> None:
     settings = with_overrides(
-        tiny.config(tmp_path), {"data.root": url, "data.cache": str(tmp_path / "cache")}
+        tiny.config(tmp_path), {"data.root": f"{url}/", "data.cache": str(tmp_path / "cache")}
     )
     prepared, dataset = launch.prepare(settings)
     assert dataset == url == prepared.data.root and set(fetched) == {"sparseg.json"}

@@ -120,7 +120,7 @@ def _move_aside(settings: Config) -> Config:
 
 def _absolute(path: str) -> str:
     """Workers may have another working directory; a URL is the same everywhere."""
-    return path if shards.is_url(path) else str(Path(path).expanduser().absolute())
+    return path.rstrip("/") if shards.is_url(path) else str(Path(path).expanduser().absolute())
 
 
 def _label_path(path: str) -> str:
