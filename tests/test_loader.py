@@ -19,7 +19,16 @@ from PIL import Image
 
 from sparseg import loader, shards
 from sparseg.config import IGNORED, UNLABELLED, Config
-from sparseg.loader import Batch, permutation, rows_of_step, share, training_batches, validation_batches
+from sparseg.loader import (
+    Batch,
+    Microbatches,
+    permutation,
+    rows_of_step,
+    share,
+    training_batches,
+    validation_batches,
+)
+from sparseg.nodes import Node
 
 SIZES = [(48, 48), (40, 60), (33, 35), (70, 50), (48, 48), (36, 64), (52, 44)]
 
@@ -107,6 +116,30 @@ def test_ranks_together_see_the_rows_of_the_step(
     assert {len(rank) for rank in ranks} == {3 * accumulate}
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 9),
+    rows=st.integers(5, 40),
+    batch=st.integers(5, 12),
+    accumulate=st.sampled_from([1, 2]),
+    world=st.sampled_from([1, 2, 3, 5]),
+)
+def test_an_epoch_is_the_split_for_any_number_of_workers(
+    seed: int, rows: int, batch: int, accumulate: int, world: int
+) -> None:
+    optim = {"optim.batch_size": batch * accumulate, "optim.accumulate": accumulate}
+    config = tiny.config(Path("nowhere"), {**optim, "run.seed": seed})
+    steps = -(-2 * rows // (batch * accumulate))  # two epochs and what belongs to their last step
+    ranks = [
+        Microbatches(config, range(rows), Node(0, 1, rank, world), world, 0, steps) for rank in range(world)
+    ]
+    keys = [key for passes in zip(*ranks, strict=True) for part in passes for key in part]
+    for epoch in range(2):
+        assert Counter(row for e, row in keys if e == epoch) == Counter(range(rows))
+    alone = [key for step in range(steps) for key in rows_of_step(seed, step, rows, batch * accumulate)]
+    assert keys == alone
+
+
 def test_a_sample_is_the_same_on_any_rank(folder: Path, data: shards.ShardedDataset) -> None:
     config = tiny.config(folder, {"optim.batch_size": 6})
     [whole] = batches(data, config, 2, 3)
@@ -129,10 +162,13 @@ def test_starting_later_gives_the_same_batches(
 
 
 @pytest.mark.slow
-def test_a_loader_process_gives_the_same_batches(folder: Path, data: shards.ShardedDataset) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_loader_processes_give_the_same_batches(
+    folder: Path, data: shards.ShardedDataset, processes: int
+) -> None:
     config = tiny.config(folder, {"data.colour": True, "run.seed": 3})
-    processes = dataclasses.replace(config, data=dataclasses.replace(config.data, loader_processes=1))
-    assert_equal(batches(data, processes, 1, 4), batches(data, config, 1, 4))
+    several = dataclasses.replace(config, data=dataclasses.replace(config.data, loader_processes=processes))
+    assert_equal(batches(data, several, 1, 4), batches(data, config, 1, 4))
 
 
 def test_batch_is_what_the_network_and_the_objective_take(folder: Path, data: shards.ShardedDataset) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import manifests
 import numpy as np
 import pytest
 from fixtures import coded_label, row
@@ -192,6 +193,103 @@ def test_truncated_and_missing_shards_are_named(tmp_path: Path) -> None:
         shards.open(tmp_path / "set")
     shard.unlink()
     with pytest.raises(ValueError, match=r"data-00001-of-00002\.arrow is missing"):
+        shards.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize("upgrade", [manifests.version_1, manifests.version_2])
+def test_both_versions_of_the_manifest_are_read(tmp_path: Path, upgrade: Any) -> None:
+    write(tmp_path / "set", num_shards=3, report={"label": "point"})
+    upgrade(tmp_path / "set")
+    opened = shards.open(tmp_path / "set", verify=True, cache=str(tmp_path / "cache"))
+    assert opened.rows == {"train": 5, "val": 2} and opened.parts == {"train": range(5), "val": range(2)}
+    found = shards.describe(tmp_path / "set")
+    assert (found.rows, found.names, found.palette) == (opened.rows, NAMES, opened.palette)
+    assert (found.report, found.source) == ({"label": "point"}, str(tmp_path / "set"))
+    shard = tmp_path / "set" / "train" / "data-00001-of-00003.arrow"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"data-00001-of-00003\.arrow is truncated or changed: \d+ bytes"):
+        shards.open(tmp_path / "set")
+
+
+def test_an_altered_shard_is_named_when_checksums_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "set", num_shards=3)
+    manifests.version_2(tmp_path / "set")
+    shard, cache = tmp_path / "set" / "train" / "data-00001-of-00003.arrow", str(tmp_path / "cache")
+    shards.open(tmp_path / "set", verify=True, cache=cache)
+    manifests.flip_a_byte(shard)
+    shards.open(tmp_path / "set", cache=cache)  # sizes alone
+    for _ in range(2):  # what is wrong is not noted as right
+        with pytest.raises(ValueError, match=r"data-00001-of-00003\.arrow is altered.*import it again"):
+            shards.describe(tmp_path / "set", verify=True, cache=cache)
+    manifests.flip_a_byte(shard)
+    shards.open(tmp_path / "set", verify=True, cache=cache)
+
+
+def test_checksums_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparseg.shards import manifest
+
+    write(tmp_path / "set", num_shards=3)
+    manifests.version_2(tmp_path / "set")
+    hashed: list[str] = []
+    checksum = manifest.checksum
+    monkeypatch.setattr(manifest, "checksum", lambda file: hashed.append(file.name) or checksum(file))
+    for cache, count in (("a", 5), ("a", 0), ("b", 5), ("/dev/null/c", 5), ("/dev/null/c", 5)):
+        hashed.clear()
+        shards.open(tmp_path / "set", verify=True, cache=str(tmp_path / cache))
+        assert len(hashed) == count
+    hashed.clear()
+    shard = tmp_path / "set" / "val" / "data-00000-of-00002.arrow"
+    shard.write_bytes(shard.read_bytes())  # the same content at another time
+    for names in ([shard.name], []):
+        shards.open(tmp_path / "set", verify=True, cache=str(tmp_path / "a"))
+        assert hashed == names
+        hashed.clear()
+    (note,) = (tmp_path / "a" / "verified").iterdir()
+    note.write_text("damaged")
+    shards.open(tmp_path / "set", verify=True, cache=str(tmp_path / "a"))
+    assert len(hashed) == 5
+
+
+def test_neighbouring_shards_can_be_opened_alone(tmp_path: Path) -> None:
+    write(tmp_path / "set", num_shards=3)
+    manifests.version_2(tmp_path / "set")
+    (tmp_path / "set" / "train" / "data-00000-of-00003.arrow").unlink()  # not on this node
+    opened = shards.open(tmp_path / "set", only={"train": range(1, 3)})
+    part = opened.parts["train"]
+    assert opened.splits["train"]["id"][:] == [f"t{k}" for k in part] and part.stop == 5
+    assert (len(opened.splits["val"]), opened.rows) == (2, {"train": 5, "val": 2})
+    with pytest.raises(ValueError, match="is missing"):
+        shards.open(tmp_path / "set")
+
+
+def test_a_manifest_that_counts_wrong_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "set")
+    file = manifests.version_2(tmp_path / "set") / "sparseg.json"
+    values = json.loads(file.read_text())
+    values["shards"]["train/data-00000-of-00001.arrow"]["rows"] = 6
+    file.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"'train' has 5 rows, 6 in sparseg\.json"):
+        shards.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shards": {}},
+        {"shards": []},
+        {"shards": {"train/a.arrow": {"bytes": 1}}},
+        {"shards": {"train/a.arrow": {"bytes": "many", "rows": 1, "xxh3": ""}}},
+        {"shards": {"../a.arrow": 5}},
+        {"classes": 3},
+        {"palette": [[1, 2]]},
+        {"report": 7},
+    ],
+)
+def test_manifests_of_the_wrong_kind_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    write(tmp_path / "set")
+    file = tmp_path / "set" / "sparseg.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **wrong}))
+    with pytest.raises(ValueError, match=r"sparseg\.json is damaged .*import it again"):
         shards.open(tmp_path / "set")
 
 

@@ -32,7 +32,7 @@ class DataConfig:
     root: str = ""
     """Folder of an imported dataset, or of a raw layout (see `layout`) that is imported once into
     `shards`."""
-    layout: Literal["auto", "shards", "voc", "cityscapes", "camvid", "folder"] = "auto"
+    layout: Literal["auto", "shards", "voc", "cityscapes", "ade20k", "camvid", "folder"] = "auto"
     """How `root` is laid out on disk; `auto` recognises it and says what it took."""
     shards: str | None = None
     """Folder that receives the import of a raw `root` (default: a name derived from the settings, under
@@ -41,7 +41,15 @@ class DataConfig:
     """Annotation trained on. `clicks` are drawn from dense masks by `random_pixels` or `clicks_per_class`;
     `full` is the dense mask; the others are read from the data."""
     label_path: str | None = None
-    """Folder of PNG label masks, or a What's-the-Point JSON file (default: the layout's own place)."""
+    """Folder of PNG label masks, or a file or folder of points and strokes (default: the layout's own
+    place)."""
+    label_format: Literal[
+        "auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco"
+    ] = "auto"
+    """What is at `label_path`; `auto` looks at the files and says what it took."""
+    stroke_px: float = 1.0
+    """Width of strokes whose file states none (ScribbleSup: projects draw 1 or 3), pixels; recorded in the
+    data."""
     unlabelled_code: int | None = None
     """Value in the label PNGs that means "nobody annotated this" (default: detected, and reported)."""
     random_pixels: int = 0
@@ -61,12 +69,15 @@ class DataConfig:
     """Smallest random resize factor of the training images."""
     scale_max: float = 2.0
     """Largest random resize factor of the training images."""
+    crop_choice: Literal["random", "labelled"] = "random"
+    """`labelled`: the window holds at least one labelled pixel, of a class drawn evenly among the image's."""
     colour: bool = False
     """Colour jitter, grey and blur of the VOC recipe."""
     sharding: Literal["global", "node"] = "global"
-    """`global`: every node reads all shards. `node` (each only its own) comes with the data platform."""
+    """`global`: every node reads all shards. `node`: each reads, and copies from object storage, only its
+    own; the order of the rows then depends on the number of nodes."""
     cache: str | None = None
-    """Local folder for shards copied from object storage."""
+    """Local folder for shards copied from object storage (default: ~/.cache/sparseg)."""
     loader_processes: int = 0
     """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a
     thread."""
@@ -112,10 +123,7 @@ class DataConfig:
             self.train_split != self.val_split,
             f"data.train_split and data.val_split are both {self.val_split!r}",
         )
-        _require(
-            self.sharding == "global",
-            "data.sharding=node is not available yet; use data.sharding=global (every node opens all shards)",
-        )
+        _require(self.stroke_px >= 1, f"data.stroke_px must be >= 1, got {self.stroke_px}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

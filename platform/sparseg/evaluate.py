@@ -119,7 +119,7 @@ def evaluate(
     """
     model.eval()
     counts_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    rows = loader.share(list(range(len(split))), rank, world_size())
+    rows = loader.share(range(len(split)), rank, world_size())
     for _, image, label in loader.validation_batches(split, rows):
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             p_BKHW = probabilities(model, image.to(device, non_blocking=True), **views)

@@ -13,7 +13,19 @@ from typing import Any
 
 import torch
 
-from sparseg import checkpoint, config, flags, importers, loader, model, runlog, schedule, shards, train
+from sparseg import (
+    checkpoint,
+    config,
+    flags,
+    importers,
+    loader,
+    model,
+    nodes,
+    runlog,
+    schedule,
+    shards,
+    train,
+)
 from sparseg.config import Config
 from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt
 
@@ -49,9 +61,9 @@ def finish(settings: Config) -> None:
     )
 
 
-def prepare(settings: Config) -> tuple[Config, Path]:
-    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, dataset
-    folder).
+def prepare(settings: Config) -> tuple[Config, str | Path]:
+    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, the dataset's
+    folder or URL).
 
     Raises ValueError with what is wrong and its remedy.
     """
@@ -72,6 +84,8 @@ def prepare(settings: Config) -> tuple[Config, Path]:
         root=_absolute(data.root),
         shards=data.shards and _absolute(data.shards),
         label_path=data.label_path and _label_path(data.label_path),
+        # every node has its own home
+        cache=data.cache and (data.cache if data.cache.startswith("~") else _absolute(data.cache)),
     )
     settings = dataclasses.replace(
         settings,
@@ -84,14 +98,14 @@ def prepare(settings: Config) -> tuple[Config, Path]:
     if not settings.run.fresh:
         checkpoint.refuse_other_run(settings)
     dataset = importers.prepare(settings.data, storage)
-    opened = shards.open(dataset)
+    found = shards.describe(dataset, cache=settings.data.cache)
     for split in (
         settings.data.train_split,
         settings.data.val_split,
     ):  # importers.prepare saw that they exist
-        if len(opened.splits[split]) == 0:
+        if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
-    model.build(settings.model, len(opened.names), quiet=True)  # a wrong name or file is cheaper to find here
+    model.build(settings.model, len(found.names), quiet=True)  # a wrong name or file is cheaper to find here
     return settings, dataset
 
 
@@ -105,8 +119,8 @@ def _move_aside(settings: Config) -> Config:
 
 
 def _absolute(path: str) -> str:
-    """Workers may have another working directory."""
-    return str(Path(path).expanduser().absolute())
+    """Workers may have another working directory; a URL is the same everywhere."""
+    return path.rstrip("/") if shards.is_url(path) else str(Path(path).expanduser().absolute())
 
 
 def _label_path(path: str) -> str:
@@ -115,10 +129,11 @@ def _label_path(path: str) -> str:
     return _absolute(path) if Path(path).expanduser().exists() else path
 
 
-def finished(settings: Config, dataset: Path) -> dict[str, Any] | None:
+def finished(settings: Config, dataset: str | Path) -> dict[str, Any] | None:
     """The best scores of a run that has made all its steps, else None."""
     saved = checkpoint.all_of(settings.folder)
-    length = schedule.plan(settings, len(shards.open(dataset).splits[settings.data.train_split]))
+    found = shards.describe(dataset, cache=settings.data.cache)
+    length = schedule.plan(settings, found.rows[settings.data.train_split])
     if not saved or saved[-1].name != checkpoint.name_of(length.total_steps):
         return None
     best = runlog.read_json(settings.folder / "iou.json")
@@ -178,10 +193,12 @@ def _worker(arguments: dict[str, Any]) -> None:
         share = (os.cpu_count() or 1) // context.get_local_world_size()
         torch.set_num_threads(settings.resources.threads_per_worker or max(1, share))
     stop_file = settings.folder / STOP_FILE
+    node_rank, local = context.get_node_rank(), (context.get_local_rank(), context.get_local_world_size())
     try:
         result = train.run(
             settings,
-            Path(arguments["dataset"]),
+            arguments["dataset"],
+            node=nodes.here(node_rank, *local, device),
             device=device,
             report=ray.train.report,
             should_stop=stop_file.exists,
@@ -192,7 +209,7 @@ def _worker(arguments: dict[str, Any]) -> None:
         checkpoint.write_text(settings.folder / RESULT_FILE, runlog.json_text(result))
 
 
-def _on_ray(settings: Config, dataset: Path, callbacks: Sequence[Any]) -> dict[str, Any]:
+def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -263,19 +280,18 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
 def print_plan(settings: Config) -> None:
     """--dry-run: the resolved configuration, batch shapes, parameters and steps; nothing is trained."""
     settings, dataset = prepare(settings)
-    opened = shards.open(dataset)
-    length = schedule.plan(settings, len(opened.splits[settings.data.train_split]))
-    network = model.build(settings.model, len(opened.names), quiet=True)
+    found = shards.describe(dataset, cache=settings.data.cache)
+    length = schedule.plan(settings, found.rows[settings.data.train_split])
+    network = model.build(settings.model, len(found.names), quiet=True)
     workers, passes = max(settings.resources.workers, 1), settings.optim.accumulate
     shares = [
-        len(loader.share(list(range(settings.optim.batch_size // passes)), r, workers))
-        for r in range(workers)
+        len(loader.share(range(settings.optim.batch_size // passes), r, workers)) for r in range(workers)
     ]
     side = settings.data.crop_px
     print(runlog.json_text(config.to_dict(settings)))
     print(f"dataset      {dataset}")
-    print(f"splits       {', '.join(f'{name} {len(split)}' for name, split in opened.splits.items())} images")
-    print(f"classes      {len(opened.names)}: {', '.join(opened.names)}")
+    print(f"splits       {', '.join(f'{name} {rows}' for name, rows in found.rows.items())} images")
+    print(f"classes      {len(found.names)}: {', '.join(found.names)}")
     print(
         f"a pass       image ({shares[0]}, 3, {side}, {side}) uint8 on worker 0; images per worker "
         f"{shares} x {passes}"

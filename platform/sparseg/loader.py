@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sparseg import shards, sparsify, transforms
 from sparseg.config import UNLABELLED, Config, DataConfig
+from sparseg.nodes import Node
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +58,32 @@ class Batch:
 
 
 @functools.lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
-    """Order of the rows in an epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(num_rows)
+def permutation(seed: int, epoch: int, num_rows: int, node: tuple[int, int] = (0, 1)) -> np.ndarray:
+    """Order of the rows in an epoch; of the rows of node (n, N), each node has its own."""
+    key = (seed, epoch) if node[1] == 1 else (seed, epoch, *node)
+    return np.random.default_rng(key).permutation(num_rows)
 
 
-def rows_of_step(seed: int, step: int, num_rows: int, batch_size: int) -> list[tuple[int, int]]:
+def rows_of_step(
+    seed: int, step: int, num_rows: int, batch_size: int, node: tuple[int, int] = (0, 1)
+) -> list[tuple[int, int]]:
     """(epoch, row) of every image of global step `step`, counted from 0.
 
     The epochs' permutations stand one behind the other and are cut into global batches, so that every row
-    comes once an epoch and no batch is short; a batch may span two epochs.
+    comes once an epoch and no batch is short; a batch may span two epochs.  With a node, the same of its own
+    rows and its own share of the batch (nodes.py has the rule).
     """
-    places = range(step * batch_size, (step + 1) * batch_size)
-    return [(p // num_rows, int(permutation(seed, p // num_rows, num_rows)[p % num_rows])) for p in places]
+    keys: list[tuple[int, int]] = []
+    place, stop = step * batch_size, (step + 1) * batch_size
+    while place < stop:
+        epoch, first = divmod(place, num_rows)
+        rows = permutation(seed, epoch, num_rows, node)[first : first + stop - place]
+        keys += [(epoch, row) for row in rows.tolist()]
+        place += len(rows)
+    return keys
 
 
-def share(items: list[Any], part: int, parts: int) -> list[Any]:
+def share(items: Sequence[Any], part: int, parts: int) -> Any:
     """The part-th of `parts` contiguous, nearly equal shares."""
     return items[len(items) * part // parts : len(items) * (part + 1) // parts]
 
@@ -120,35 +131,70 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Ba
 
 
 @dataclasses.dataclass(frozen=True)
+class NumberedRows:
+    """Rows of a split by their number in the whole split, of which `split` holds those from `first` on."""
+
+    split: Any
+    first: int
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.split[row - self.first]
+
+
+@dataclasses.dataclass(frozen=True)
 class Microbatches:
-    """Batch sampler: the (epoch, row) keys of one rank's passes, from global step `first` up to `last`."""
+    """Batch sampler: the (epoch, row) keys of one worker's passes, from global step `first` up to `last`.
+
+    rows: numbers of the rows that its node reads.
+    """
 
     config: Config
-    num_rows: int
-    rank: int
+    rows: range
+    node: Node
     world: int
     first: int
     last: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        seed, optim = self.config.run.seed, self.config.optim
+        optim, node = self.config.optim, self.node
+        workers = range(node.before, node.before + node.local_world)
+        passes = [
+            share(range(optim.batch_size), number, optim.accumulate) for number in range(optim.accumulate)
+        ]
+        # places in the global batch that the node fills, in the order in which its rows come
+        places = [place for part in passes for worker in workers for place in share(part, worker, self.world)]
+        index = {place: number for number, place in enumerate(places)}
+        mine = [[index[p] for p in share(part, workers[node.local_rank], self.world)] for part in passes]
         for step in range(self.first, self.last):
-            keys = rows_of_step(seed, step, self.num_rows, optim.batch_size)
-            for number in range(optim.accumulate):
-                yield share(share(keys, number, optim.accumulate), self.rank, self.world)
+            keys = rows_of_step(
+                self.config.run.seed, step, len(self.rows), len(places), (node.rank, node.count)
+            )
+            for numbers in mine:
+                yield [(keys[k][0], self.rows[keys[k][1]]) for k in numbers]
 
 
 def training_batches(
-    dataset: shards.ShardedDataset, config: Config, *, rank: int, world: int, first_step: int, last_step: int
+    dataset: shards.ShardedDataset,
+    config: Config,
+    *,
+    rank: int,
+    world: int,
+    first_step: int,
+    last_step: int,
+    node: Node | None = None,
 ) -> Iterator[Batch]:
     """This rank's batches, `optim.accumulate` a step, from first_step on; prepared ahead in processes or a
-    thread."""
+    thread.
+
+    node: where the rank stands, if its node draws from the rows of `dataset.parts` alone.
+    """
     data = config.data
-    split = dataset.splits[data.train_split]
-    sampler = Microbatches(config, len(split), rank, world, first_step, last_step)
+    rows = dataset.parts[data.train_split]
+    node = node or Node(0, 1, rank, world)
+    split = NumberedRows(dataset.splits[data.train_split], rows.start)
     batches = DataLoader(
         TrainingSamples(split, len(dataset.names), data, config.run.seed),
-        batch_sampler=sampler,
+        batch_sampler=Microbatches(config, rows, node, world, first_step, last_step),
         collate_fn=collate,
         num_workers=data.loader_processes,
         pin_memory=torch.cuda.is_available(),
@@ -192,19 +238,19 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def validation_batches(
-    split: Any, rows: list[int], largest: int = 8
+    split: Any, rows: Sequence[int], largest: int = 8
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Whole images and dense labels in row order: (rows, image_B3HW, label_BHW); only equal sizes share a
     batch."""
     start = 0
-    heights, widths = split["height"][:], split["width"][:]
-    sizes = [(heights[row], widths[row]) for row in rows]
+    columns = split.select_columns(["height", "width"]).with_format("numpy")[:]
+    size_N2 = np.stack([columns["height"], columns["width"]], 1)
     while start < len(rows):
         stop = start + 1
-        while stop < min(start + largest, len(rows)) and sizes[stop] == sizes[start]:
+        while stop < min(start + largest, len(rows)) and (size_N2[rows[stop]] == size_N2[rows[start]]).all():
             stop += 1
         records = [split[row] for row in rows[start:stop]]
         images = np.stack([shards.decode_image(record["image"]["bytes"]) for record in records])
         labels = np.stack([shards.decode_label(record["label"]["bytes"]) for record in records])
-        yield rows[start:stop], torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+        yield list(rows[start:stop]), torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
         start = stop

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparseg import checkpoint, loader, losses, runlog, shards
+from sparseg import checkpoint, loader, losses, nodes, runlog, shards
 from sparseg import model as networks
 from sparseg.config import Config
 from sparseg.evaluate import evaluate, scores
@@ -210,8 +210,9 @@ def advance(
 
 def run(
     config: Config,
-    dataset: Path | None = None,
+    dataset: str | Path | None = None,
     *,
+    node: nodes.Node | None = None,
     device: torch.device | None = None,
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -219,22 +220,23 @@ def run(
     """Train to the end, going on from the newest checkpoint in STORAGE/NAME if there is one -> the best
     scores.
 
-    dataset: the imported dataset (default: config.data.root).  report: is given every validation, on every
-    rank. should_stop: asked whenever a line is logged (each step on a single rank); one rank's yes saves and
-    ends the run. Raises FloatingPointError when the loss is no longer finite.
+    dataset: the imported dataset, a folder or a URL (default: config.data.root).  node: where this rank
+    stands (default: all ranks on one node).  report: is given every validation, on every rank.  should_stop:
+    asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends the run.
+    Raises FloatingPointError when the loss is no longer finite.
     """
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    data = shards.open(dataset or config.data.root)
-    schedule = plan(config, len(data.splits[config.data.train_split]))
+    by_node = node if node is not None and config.data.sharding == "node" else nodes.Node(0, 1, rank, world)
+    data = nodes.open_part(config, dataset or config.data.root, by_node, device)
+    schedule = plan(config, data.rows[config.data.train_split])
     progress = start(config, len(data.names), device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
     model = parallel(progress.network, config)
-    batches = loader.training_batches(
-        data, config, rank=rank, world=world, first_step=progress.step, last_step=schedule.total_steps
-    )
+    steps = {"first_step": progress.step, "last_step": schedule.total_steps}
+    batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
     finite, logged, stopping = torch.ones((), dtype=torch.bool, device=device), progress.step, False
     while progress.step < schedule.total_steps and not stopping:
         values, rate = advance(progress, model, batches, schedule, config, rank)

@@ -58,17 +58,19 @@ def import_dataset(
     return _import(listed, settings, Path(out), num_shards)
 
 
-def prepare(data: DataConfig, storage: str | Path) -> Path:
-    """The folder of the dataset that a run reads; a raw `data.root` is imported once, then found again.
+def prepare(data: DataConfig, storage: str | Path) -> str | Path:
+    """The dataset that a run reads, folder or URL; a raw `data.root` is imported once, then found again.
 
+    The shards' checksums are checked here; those of a URL, of which only the manifest is read, at copying.
     To be called once, before workers start.  Two calls at once wait for each other.  Prints one line.
     Raises ValueError for wrong input, in one line.
     """
     start_s = time.perf_counter()
-    root = _root(data.root)
+    root = _url(data) if shards.is_url(data.root) else _root(data.root)
     layout: str = data.layout
     if layout == "auto":
-        layout = "shards" if shards.is_dataset(root) else layouts.detect(root)
+        is_imported = isinstance(root, str) or shards.is_dataset(root)
+        layout = "shards" if is_imported else layouts.detect(Path(root))
     settings = Settings(
         layout=layout,
         label=data.label,
@@ -80,13 +82,13 @@ def prepare(data: DataConfig, storage: str | Path) -> Path:
         num_classes=data.num_classes,
         skip_bad=data.skip_bad,
     )
-    opened = listed = None
-    if layout == "shards":
-        opened = _checked(root, data)
-        if not _to_derive(opened, settings, data.train_split):
-            print(f"dataset: {describe(opened)}")
-            return opened.path
-        name = _derived_name(opened, settings)
+    given = listed = None
+    if layout == "shards" or isinstance(root, str):
+        given = _checked(root, data)
+        if not _to_derive(given, settings, data):
+            print(f"dataset: {describe(given)}")
+            return root
+        name = _derived_name(given, settings)
     else:
         listed = _listed(root, settings)
         name = fingerprint(listed, settings)
@@ -98,13 +100,14 @@ def prepare(data: DataConfig, storage: str | Path) -> Path:
                 if count > ANNOUNCED_ROWS:
                     print(f"dataset: importing {count} images of {root} into {out}, once", flush=True)
                 _import(listed, settings, out, 1)
-            elif opened is not None:
-                _derive(opened, settings, out, data.train_split)
+            elif given is not None:
+                opened = shards.open(given.source, cache=data.cache)
+                _derive(opened, settings, out, data.train_split, name)
             imported = _checked(out, data)
             print(
                 f"dataset: imported {describe(imported)} from {root} in {time.perf_counter() - start_s:.1f} s"
             )
-            return imported.path
+            return out.absolute()
         except shards.DatasetExistsError:
             pass  # another process was faster; its result is as good
     found = _checked(out, data)
@@ -114,7 +117,19 @@ def prepare(data: DataConfig, storage: str | Path) -> Path:
             "or remove it"
         )
     print(f"dataset: {describe(found)}")
-    return found.path
+    return out.absolute()
+
+
+def _url(data: DataConfig) -> str:
+    """data.root, if all that this needs is in the configuration."""
+    if data.layout not in ("auto", "shards"):
+        raise ValueError(
+            f"data.layout={data.layout} is read from a local folder only, data.root is {data.root}; import "
+            "it with `sparseg import`, copy the imported folder there, and leave out --data.layout"
+        )
+    if data.shards and shards.is_url(data.shards):
+        raise ValueError(f"data.shards must be a local folder, got {data.shards}")
+    return data.root.rstrip("/")
 
 
 def _root(root: str | Path) -> Path:
@@ -126,20 +141,20 @@ def _root(root: str | Path) -> Path:
     return path.absolute()
 
 
-def _checked(path: Path, data: DataConfig) -> shards.ShardedDataset:
-    opened = shards.open(path)
-    if data.num_classes not in (None, len(opened.names)):
+def _checked(path: str | Path, data: DataConfig) -> shards.Description:
+    found = shards.describe(path, cache=data.cache, verify=True)
+    if data.num_classes not in (None, len(found.names)):
         raise ValueError(
-            f"{path}: has {len(opened.names)} classes but data.num_classes={data.num_classes}; "
+            f"{path}: has {len(found.names)} classes but data.num_classes={data.num_classes}; "
             "correct --data.num-classes or --data.root"
         )
     for field in ("train_split", "val_split"):
-        if getattr(data, field) not in opened.splits:
+        if getattr(data, field) not in found.rows:
             raise ValueError(
                 f"{path}: data.{field}={getattr(data, field)!r} is not among its splits "
-                f"{', '.join(opened.splits)}"
+                f"{', '.join(found.rows)}"
             )
-    return opened
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- raw -> shards
@@ -201,29 +216,28 @@ def _import(source: Source, settings: Settings, out: Path, num_shards: int) -> d
 # ------------------------------------------------------------------------------------------- shards -> shards
 
 
-def _to_derive(opened: shards.ShardedDataset, settings: Settings, train_split: str) -> bool:
+def _to_derive(given: shards.Description, settings: Settings, data: DataConfig) -> bool:
     """Whether the run wants other labels than the dataset has.  Raises ValueError if it cannot have them."""
-    train = opened.splits[train_split]
-    masks_missing = "mask" not in train.features or bool(train.data.column("mask").null_count)
-    if settings.label == "full" and opened.report.get("label", "full") != "full" and masks_missing:
-        raise ValueError(
-            f"{opened.path}: imported with label {opened.report['label']} and without dense masks, so "
-            "data.label=full is not to be had; import the data again with dense masks"
-        )
+    if settings.label == "full" and given.report.get("label", "full") != "full":
+        train = shards.open(given.source, cache=data.cache).splits[data.train_split]
+        if "mask" not in train.features or train.data.column("mask").null_count:
+            raise ValueError(
+                f"{given.source}: imported with label {given.report['label']} and without dense masks, so "
+                "data.label=full is not to be had; import the data again with dense masks"
+            )
     return settings.drawn  # for `full` the loader reads the masks
 
 
-def _derived_name(opened: shards.ShardedDataset, settings: Settings) -> str:
-    manifest = opened.path / shards.MANIFEST
-    facts: list[Any] = [str(opened.path.resolve()), shards.VERSION]
-    facts.append(
-        manifest.read_text() if manifest.is_file() else {s: d._fingerprint for s, d in opened.splits.items()}
-    )
+def _derived_name(given: shards.Description, settings: Settings) -> str:
+    source = given.source if shards.is_url(given.source) else str(Path(given.source).resolve())
+    facts = [source, shards.VERSION, given.identity]
     facts.append([settings.label, settings.random_pixels, settings.clicks_per_class, settings.label_seed])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:10]
 
 
-def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str) -> None:
+def _derive(
+    opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str, name: str
+) -> None:
     """The same images with training labels made from the dense masks."""
     report: dict[str, Any] = {
         "notes": [],
@@ -234,7 +248,7 @@ def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_
         "settings": dataclasses.asdict(settings),
         "splits": {},
     }
-    report |= {"layout": "shards", "root": str(opened.path), "fingerprint": _derived_name(opened, settings)}
+    report |= {"layout": "shards", "root": str(opened.path), "fingerprint": name}
     report["encoding"] = f"made from the masks of {opened.path}"
 
     def derived(split: str) -> Iterator[shards.Row]:

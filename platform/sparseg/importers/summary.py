@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparseg.shards import ShardedDataset
+from sparseg.shards import Description
 
 REFUSED_SHOWN = 20
 
@@ -14,22 +14,21 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / max(1, whole):.3g} %"
 
 
-def describe(dataset: ShardedDataset) -> str:
+def describe(dataset: Description) -> str:
     """One line: path, label kind, rows and labelled share of every split, refused rows."""
     report = dataset.report
     parts = []
-    for split, data in dataset.splits.items():
+    for split, num_rows in dataset.rows.items():
         counts = report.get("splits", {}).get(split)
         whole = sum(counts[name] for name in ("labelled", "unlabelled", "ignored")) if counts else 0
         parts.append(
-            f"{split} {len(data)} rows"
-            + (f", {_share(counts['labelled'], whole)} labelled" if counts else "")
+            f"{split} {num_rows} rows" + (f", {_share(counts['labelled'], whole)} labelled" if counts else "")
         )
     refused = report.get("refused", [])
     if refused:
         parts.append(f"{len(refused)} rows refused, the first: {refused[0]['reason']}")
     kind = f"{report.get('layout', 'shards')}, label {report['label']}: " if "label" in report else ""
-    return f"{dataset.path} ({kind}{'; '.join(parts)})"
+    return f"{dataset.source} ({kind}{'; '.join(parts)})"
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A dataset as a folder of Arrow shards that Hugging Face `datasets` opens: write, open, decode."""
 
 from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
-from sparseg.shards.reader import ShardedDataset, is_dataset, open
+from sparseg.shards.reader import Description, ShardedDataset, describe, is_dataset, open, read_manifest
+from sparseg.shards.remote import is_url
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, Row, write
 
 __all__ = [
@@ -9,13 +10,17 @@ __all__ = [
     "VERSION",
     "Colour",
     "DatasetExistsError",
+    "Description",
     "Row",
     "ShardedDataset",
     "decode_image",
     "decode_label",
     "default_palette",
+    "describe",
     "encode_label",
     "is_dataset",
+    "is_url",
     "open",
+    "read_manifest",
     "write",
 ]
