@@ -42,11 +42,12 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         version, shards = manifest["version"], manifest["shards"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}); remove {path} and import it again") from error
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise ValueError(
-            f"{file}: version {version} is not known (this sparseg reads {VERSION}); import it again"
+            f"{file}: version {version} is not known (this sparseg reads 1 and {VERSION}); import it again"
         )
-    for name, size in shards.items():
+    for name, noted in shards.items():
+        size = noted if version == 1 else noted["bytes"]
         shard = path / name
         if not shard.is_file():
             raise ValueError(f"{shard} is missing; copy it again, or remove {path} and import it again")
