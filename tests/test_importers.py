@@ -493,7 +493,7 @@ def test_a_killed_import_leaves_no_dataset(tmp_path: Path, shared_data: Path) ->
         f"importers.prepare(config, {str(tmp_path)!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
-    while process.poll() is None and not list(tmp_path.glob("datasets/.*.tmp-*/*.stream")):
+    while process.poll() is None and not list(tmp_path.glob("datasets/.*.parts-*/*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("import", help="a raw dataset -> Arrow shards")
     add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "folder"])
     add.add_argument("source", help="folder of the raw dataset")
-    add.add_argument("out", help="folder to make")
+    add.add_argument("out", help="folder to make, or s3://bucket/path")
     add.add_argument("--label", default="point", choices=["point", "scribble", "clicks", "block", "full"])
     add.add_argument("--labels", metavar="PATH", help="label PNGs, or a What's-the-Point JSON file")
     add.add_argument("--unlabelled", type=int, metavar="CODE", help="value that means: nobody annotated this")
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")
     add.add_argument("--skip-bad", action="store_true", help="leave out unreadable images and list them")
     add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
+    add.add_argument(
+        "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
+    )
     add.set_defaults(action=_import)
 
     add = commands.add_parser(
@@ -114,6 +117,7 @@ def _import(options: argparse.Namespace) -> None:
         num_classes=options.num_classes,
         skip_bad=options.skip_bad,
         num_shards=options.shards,
+        workers=options.workers,
     )
     print(importers.format_report(report))
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sparseg import shards
 from sparseg.config import DataConfig
 from sparseg.importers import layouts
-from sparseg.importers.rows import Summary, annotator, draw, rows
+from sparseg.importers.build import derive, import_source
 from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint
 from sparseg.importers.summary import describe, format_report
 
@@ -37,10 +34,13 @@ def import_dataset(
     num_classes: int | None = None,
     skip_bad: bool = False,
     num_shards: int = 1,
+    workers: int | None = None,
 ) -> dict[str, Any]:
-    """Import a raw dataset (`layout` auto|voc|camvid|cityscapes|folder) into the folder `out` -> the report.
+    """Import a raw dataset (`layout` auto|voc|camvid|cityscapes|folder) into `out` -> the report.
 
-    Options as in DataConfig.  Raises ValueError for wrong input, in one line; then `out` is not made.
+    `out` is a folder to make, or a URL such as s3://bucket/path.  `workers` processes, 0 for this one alone,
+    None for as many as pay.  Other options as in DataConfig.  An interrupted import goes on when repeated.
+    Raises ValueError for wrong input, in one line; then `out` is not made.
     """
     root = _root(source)
     settings = Settings(
@@ -55,7 +55,7 @@ def import_dataset(
         skip_bad=skip_bad,
     )
     listed = _listed(root, settings)
-    return _import(listed, settings, Path(out), num_shards)
+    return import_source(listed, settings, str(out), num_shards=num_shards, workers=workers)
 
 
 def prepare(data: DataConfig, storage: str | Path) -> str | Path:
@@ -99,10 +99,10 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
                 count = sum(len(items) for items in listed.splits.values())
                 if count > ANNOUNCED_ROWS:
                     print(f"dataset: importing {count} images of {root} into {out}, once", flush=True)
-                _import(listed, settings, out, 1)
+                import_source(listed, settings, str(out))
             elif given is not None:
                 opened = shards.open(given.source, cache=data.cache)
-                _derive(opened, settings, out, data.train_split, name)
+                derive(opened, settings, out, data.train_split, name)
             imported = _checked(out, data)
             print(
                 f"dataset: imported {describe(imported)} from {root} in {time.perf_counter() - start_s:.1f} s"
@@ -187,32 +187,6 @@ def _listed(root: Path, settings: Settings) -> Source:
     return attach(source, settings)
 
 
-def _import(source: Source, settings: Settings, out: Path, num_shards: int) -> dict[str, Any]:
-    report: dict[str, Any] = {
-        "layout": settings.layout,
-        "root": str(source.root),
-        "label": settings.label,
-        "settings": dataclasses.asdict(settings),
-        "fingerprint": fingerprint(source, settings),
-        "classes": source.names,
-        "encoding": "",
-        "splits": {},
-        "refused": [],
-        "notes": list(source.notes),
-    }
-    if out.exists():  # before the label files are read, which may take a while
-        raise shards.DatasetExistsError(f"{out} exists already; remove it or name another destination")
-    annotate = annotator(source, settings, report)
-    splits = {
-        split: functools.partial(rows, source, split, annotate, settings, report) for split in source.splits
-    }
-    palette = layouts.PALETTES.get(settings.layout)
-    if palette is not None and len(palette) != len(source.names):
-        palette = None
-    shards.write(out, splits, source.names, palette=palette, report=report, num_shards=num_shards)
-    return report
-
-
 # ------------------------------------------------------------------------------------------- shards -> shards
 
 
@@ -233,45 +207,3 @@ def _derived_name(given: shards.Description, settings: Settings) -> str:
     facts = [source, shards.VERSION, given.identity]
     facts.append([settings.label, settings.random_pixels, settings.clicks_per_class, settings.label_seed])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:10]
-
-
-def _derive(
-    opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str, name: str
-) -> None:
-    """The same images with training labels made from the dense masks."""
-    report: dict[str, Any] = {
-        "notes": [],
-        "refused": [],
-        **opened.report,
-        "classes": opened.names,
-        "label": settings.label,
-        "settings": dataclasses.asdict(settings),
-        "splits": {},
-    }
-    report |= {"layout": "shards", "root": str(opened.path), "fingerprint": name}
-    report["encoding"] = f"made from the masks of {opened.path}"
-
-    def derived(split: str) -> Iterator[shards.Row]:
-        total = Summary(len(opened.names))
-        for stored in opened.splits[split]:
-            row: shards.Row = {name: stored[name] for name in ("id", "height", "width")}
-            mask = (stored.get("mask") or {}).get("bytes")
-            if mask is None and opened.report.get("label", "full") == "full":
-                mask = stored["label"]["bytes"]
-            row["image"] = stored["image"]["bytes"]
-            row["mask"] = shards.decode_label(mask) if mask is not None and split == train_split else None
-            row["label"] = shards.decode_label(stored["label"]["bytes"])
-            if split == train_split:
-                if row["mask"] is None:
-                    raise ValueError(
-                        f"{opened.path}: row {row['id']} has no dense mask to make {settings.label} labels "
-                        "from; use "
-                        "the labels it has, or import the data again with dense masks"
-                    )
-                row["label"] = draw(row["mask"], settings, row["id"])
-            total.add(row["label"])
-            yield row
-        report["splits"][split] = total.as_dict()
-
-    splits = {split: functools.partial(derived, split) for split in opened.splits}
-    shards.write(out, splits, opened.names, palette=opened.palette, report=report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sparseg.importers.annotation import (
     read_points,
     sparse_encoding,
 )
-from sparseg.importers.source import Settings, Source, some
+from sparseg.importers.source import Item, Settings, Source, some
 
 DENSE_HINT = "correct classes.txt, or the mask"
 SPARSE_HINT = "declare the unlabelled value with --data.unlabelled-code, or correct classes.txt"
@@ -39,10 +39,14 @@ def _dense_reader(source: Source) -> Callable[[Path], np.ndarray]:
     return converter(source.dense_table, hint)
 
 
-def annotator(source: Source, settings: Settings, report: dict[str, Any]) -> Callable[..., Annotation]:
+def annotator(
+    source: Source, settings: Settings, report: dict[str, Any], found: dict[str, Any]
+) -> Callable[..., Annotation]:
     """Function (item, dense mask or None, (H, W), counter) -> training annotation.
 
-    Says in report["encoding"] what it is.  Raises ValueError for points or encodings that cannot be right.
+    Says in report["encoding"] what it is.  `found` keeps what was learnt by reading all annotation files: a
+    call that is given it needs neither the files nor `source.splits` (those of worker processes are empty).
+    Raises ValueError for points or encodings that cannot be right.
     """
     num_classes = len(source.names)
     if settings.drawn or settings.label == "full":
@@ -57,7 +61,9 @@ def annotator(source: Source, settings: Settings, report: dict[str, Any]) -> Cal
             [],
         )
     if source.point_files:
-        points = read_points(source.point_files, num_classes)
+        if "points" not in found:
+            found["points"] = read_points(source.point_files, num_classes)
+        points = found["points"]
         absent = [item.id for item in source.splits["train"] if item.id not in points]
         if absent:
             raise ValueError(
@@ -68,7 +74,9 @@ def annotator(source: Source, settings: Settings, report: dict[str, Any]) -> Cal
         report["encoding"] = f"clicks of {some(file.name for file in source.point_files)}"
         return lambda item, mask, shape, count: draw_points(points[item.id], shape, count)
     files = [item.label for item in source.splits["train"] if item.label is not None]
-    table, report["encoding"] = sparse_encoding(files, num_classes, settings)
+    if "encoding" not in found:
+        found["encoding"] = sparse_encoding(files, num_classes, settings)
+    table, report["encoding"] = found["encoding"]
     read = converter(table, SPARSE_HINT)
     return lambda item, mask, shape, count: (read(item.label), [])
 
@@ -85,14 +93,19 @@ def _same_size(array: np.ndarray | None, shape: tuple[int, int], file: Path | No
 def rows(
     source: Source,
     split: str,
+    items: Sequence[Item],
     annotate: Callable[..., Annotation],
     settings: Settings,
-    report: dict[str, Any],
+    facts: dict[str, Any],
 ) -> Iterator[shards.Row]:
-    """The rows of a split, one in memory at a time; fills report["splits"][split] and report["refused"]."""
+    """Rows of some items of a split, one in memory at a time; at the end fills facts["summary"], ["refused"].
+
+    Raises ValueError naming the file that is wrong.
+    """
     read_dense = _dense_reader(source)
     total = Summary(len(source.names))
-    for item in source.splits[split]:
+    refused: list[dict[str, str]] = []
+    for item in items:
         try:
             image = _read_bytes(item.image)
             shape = _decoded_shape(item.image, image)
@@ -108,7 +121,7 @@ def rows(
                 raise ValueError(
                     f"{error}; mend or remove it, or leave such files out with --data.skip-bad"
                 ) from error
-            report["refused"].append({"split": split, "id": item.id, "reason": str(error)})
+            refused.append({"split": split, "id": item.id, "reason": str(error)})
             continue
         assert label is not None
         total.add(label)
@@ -121,15 +134,7 @@ def rows(
             "width": shape[1],
             "strokes": strokes,
         }
-    report["splits"][split] = total.as_dict()
-    if source.dense_is_labels and (split != "train" or settings.label == "full" or settings.drawn):
-        share = total.counts["labelled"] / max(1, sum(total.counts.values()))
-        if total.rows and share < 0.5:
-            raise ValueError(
-                f"{source.root}: the {split} labels are sparse ({share:.2%} of the pixels), where dense "
-                "ones are needed; "
-                "put dense masks into masks/ beside labels/"
-            )
+    facts |= {"summary": total.state(), "refused": refused}
 
 
 def _read_bytes(file: Path) -> bytes:
@@ -168,6 +173,28 @@ class Summary:
         self.count_256 += count_256
         self.images_K += present_K
         self.sizes[label_HW.shape] += 1
+
+    def state(self) -> dict[str, Any]:
+        """All counts as JSON, for `merge`."""
+        return {
+            "rows": self.rows,
+            "unlabelled_rows": self.unlabelled_rows,
+            "count_256": self.count_256.tolist(),
+            "images_K": self.images_K.tolist(),
+            "sizes": [[*size, count] for size, count in self.sizes.items()],
+            "extra": dict(self.extra),
+        }
+
+    def merge(self, state: dict[str, Any]) -> None:
+        """Add the counts of another one's `state`."""
+        self.rows += state["rows"]
+        self.unlabelled_rows += state["unlabelled_rows"]
+        self.count_256 += np.array(state["count_256"], dtype=np.int64)
+        self.images_K += np.array(state["images_K"], dtype=np.int64)
+        for height, width, count in state["sizes"]:
+            self.sizes[height, width] += count
+        for name, count in state["extra"].items():
+            self.extra[name] += count
 
     @property
     def counts(self) -> dict[str, int]:

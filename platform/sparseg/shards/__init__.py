@@ -1,9 +1,12 @@
 """A dataset as a folder of Arrow shards that Hugging Face `datasets` opens: write, open, decode."""
 
+from sparseg.shards.build import Facts, build, refuse_taken
 from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
+from sparseg.shards.parts import Row
+from sparseg.shards.pool import Reader
 from sparseg.shards.reader import Description, ShardedDataset, describe, is_dataset, open, read_manifest
 from sparseg.shards.remote import is_url
-from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, Row, write
+from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
     "MANIFEST",
@@ -11,8 +14,11 @@ __all__ = [
     "Colour",
     "DatasetExistsError",
     "Description",
+    "Facts",
+    "Reader",
     "Row",
     "ShardedDataset",
+    "build",
     "decode_image",
     "decode_label",
     "default_palette",
@@ -22,5 +28,6 @@ __all__ = [
     "is_url",
     "open",
     "read_manifest",
+    "refuse_taken",
     "write",
 ]

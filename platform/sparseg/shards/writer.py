@@ -1,8 +1,9 @@
-"""Rows -> a dataset folder, written all or not at all."""
+"""Rows -> a dataset folder, written all or not at all, and gone on with where it was interrupted."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -12,121 +13,30 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from sparseg.config import MAX_CLASSES
+from sparseg.shards.codec import Colour, default_palette
+from sparseg.shards.parts import (
+    PART_ITEMS,
+    Form,
+    Part,
+    Row,
+    Shard,
+    features,
+    plan_shards,
+    read_summary,
+    write_part,
+    write_shard,
+)
 
-from sparseg.config import IGNORED, MAX_CLASSES, UNLABELLED
-from sparseg.shards.codec import Colour, default_palette, encode_label
-
-VERSION = 1
+VERSION = 2
 MANIFEST = "sparseg.json"
-ROWS_PER_BATCH = 16  # of rows in memory while writing; a Cityscapes image is 2.3 MB
 
-Row = dict[str, Any]
+Put = Callable[[Shard, Callable[[Path], dict[str, Any]]], dict[str, Any]]
+"""(shard, the function that writes it to a file) -> what that function gave back."""
 
 
 class DatasetExistsError(ValueError):
     """The destination of `write` is taken."""
-
-
-def _features(names: list[str]) -> Any:
-    import datasets
-
-    stroke = {
-        "class": datasets.Value("int32"),
-        "width": datasets.Value("float32"),
-        "y": datasets.List(datasets.Value("float64")),
-        "x": datasets.List(datasets.Value("float64")),
-    }
-    return datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            "image": datasets.Image(),
-            "label": datasets.Image(),
-            "mask": datasets.Image(),
-            "present": datasets.List(datasets.ClassLabel(names=names)),
-            "height": datasets.Value("int32"),
-            "width": datasets.Value("int32"),
-            "strokes": datasets.List(stroke),
-        }
-    )
-
-
-def _record(row: Row, num_classes: int, palette: list[Colour]) -> Row:
-    """A row as Arrow stores it: label and mask as PNG, `present` counted."""
-    record: Row = {"id": row["id"], "height": row["height"], "width": row["width"]}
-    record["image"] = {"bytes": row["image"], "path": None}
-    present: list[int] = []
-    for column in ("label", "mask"):
-        array, record[column] = row.get(column), None
-        if array is None:
-            continue
-        if array.dtype != np.uint8 or array.shape != (row["height"], row["width"]):
-            raise ValueError(
-                f"row {row['id']}: {column} must be uint8 of shape ({row['height']}, {row['width']}), "
-                f"got {array.dtype} {array.shape}"
-            )
-        values = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
-        wrong = values[(values >= num_classes) & (values < UNLABELLED)]
-        if len(wrong):
-            raise ValueError(
-                f"row {row['id']}: {column} has values {wrong.tolist()}; allowed are 0..{num_classes - 1}, "
-                f"{UNLABELLED} (unlabelled) and {IGNORED} (ignored)"
-            )
-        record[column] = {"bytes": encode_label(array, palette), "path": None}
-        if column == "label":
-            present = values[values < num_classes].tolist()
-    record["present"] = present
-    record["strokes"] = row.get("strokes") or []
-    return record
-
-
-def _write_stream(file: Path, rows: Iterator[Row], names: list[str], palette: list[Colour]) -> int:
-    """One Arrow stream with all rows, ROWS_PER_BATCH in memory at a time -> number of rows."""
-    import pyarrow as pa
-
-    schema = _features(names).arrow_schema
-    count, batch = 0, []
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for row in rows:
-            batch.append(_record(row, len(names), palette))
-            count += 1
-            if len(batch) == ROWS_PER_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-                batch = []
-        if batch:
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-    return count
-
-
-def _build(
-    folder: Path,
-    splits: Mapping[str, Callable[[], Iterator[Row]]],
-    names: list[str],
-    palette: list[Colour],
-    num_shards: int,
-) -> Path:
-    """Write everything but the manifest below `folder` -> the finished dataset's folder."""
-    import datasets
-
-    streams, shard_counts = {}, {}
-    for split, rows in splits.items():
-        file = folder / f"{split}.stream"
-        count = _write_stream(file, rows(), names, palette)
-        if not count:
-            raise ValueError(
-                f"no rows in split {split!r}; a dataset needs at least one image in each of its splits"
-            )
-        # how many rows there are is known at the end of the stream only: a second pass cuts it into shards
-        streams[split] = datasets.Dataset.from_file(str(file), split=split)
-        shard_counts[split] = min(num_shards, count)
-    bars = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        datasets.DatasetDict(streams).save_to_disk(str(folder / "out"), num_shards=shard_counts)
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
-    return folder / "out"
 
 
 def write(
@@ -144,42 +54,155 @@ def write(
     None, height, width, optionally strokes.  `report` is saved after the last row, so that the row iterators
     may fill it in.  Calls with the same destination wait for each other.
 
-    Raises DatasetExistsError if the destination is taken, ValueError for a split without rows or a bad row.
+    Raises DatasetExistsError if the destination is taken, ValueError for a split without rows, a bad row or
+    two rows of one id in a split.
     """
     path = Path(path).absolute()
+    form = form_of(names, palette, num_shards)
+    with sole_writer(path, path.exists, f".tmp-{uuid.uuid4().hex[:8]}") as folder:
+        try:
+            written: dict[str, list[str]] = {}
+            for split, rows in splits.items():
+                remaining = _unlike_ids(split, rows())
+                written[split] = []
+                for number in itertools.count():
+                    part = Part(split, number, ())
+                    written[split].append(part.name)
+                    some = itertools.islice(remaining, PART_ITEMS)
+                    if write_part(folder, part, some, form, {}) < PART_ITEMS:
+                        break
+            finish(path, folder, written, names, form, report or {}, num_shards)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def form_of(names: list[str], palette: list[Colour] | None, num_shards: int) -> Form:
+    """Checked.  Raises ValueError for class names or a number of shards that cannot be."""
     if not names or len(names) > MAX_CLASSES or len(set(names)) != len(names):
         raise ValueError(
             f"class names must be 1 to {MAX_CLASSES} different ones, got {len(names)}: {names[:5]}"
         )
     if num_shards < 1:
         raise ValueError(f"num_shards must be at least 1, got {num_shards}")
-    palette = palette or default_palette(len(names))
-    with _sole_writer(path) as temporary:
-        out = _build(temporary, splits, names, palette, num_shards)
-        files = sorted(out.rglob("*.arrow"))
-        manifest = {
-            "version": VERSION,
-            "classes": names,
-            "palette": palette,
-            "report": report or {},
-            "shards": {file.relative_to(out).as_posix(): file.stat().st_size for file in files},
+    return Form(len(names), palette or default_palette(len(names)), features(names).arrow_schema)
+
+
+def _unlike_ids(split: str, rows: Iterator[Row]) -> Iterator[Row]:
+    seen: set[str] = set()
+    for row in rows:
+        if row["id"] in seen:
+            raise ValueError(f"two rows of split {split!r} have the id {row['id']}; ids must differ")
+        seen.add(row["id"])
+        yield row
+
+
+# ------------------------------------------------------------------------------------------- parts -> dataset
+
+
+def finish(
+    path: Path,
+    folder: Path,
+    parts: Mapping[str, list[str]],
+    names: list[str],
+    form: Form,
+    report: dict[str, Any],
+    num_shards: int,
+) -> None:
+    """Parts (names) in `folder` -> the dataset at `path`, by way of folder/out, renamed at the end."""
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)  # of a call that was killed
+
+    def put(shard: Shard, write_to: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        return write_to(out / shard.name)
+
+    shards = join(folder, parts, form, num_shards, put)
+    for name, text in metadata(names, form, report, shards).items():
+        (out / name).write_text(text)  # the manifest comes last
+    try:
+        os.replace(out, path)
+    except OSError as error:  # on a file system without locks somebody else was faster
+        if not path.exists():
+            raise
+        raise exists_error(path) from error
+
+
+def join(
+    folder: Path, parts: Mapping[str, list[str]], form: Form, num_shards: int, put: Put
+) -> dict[str, dict[str, Any]]:
+    """Cut every split's parts (names) into shards -> name: {"bytes", "rows", "xxh3"} of each.
+
+    Raises ValueError for a split without rows.
+    """
+    rows = {
+        split: [(name, int(read_summary(folder, name)["rows"])) for name in part_names]
+        for split, part_names in parts.items()
+    }
+    for split, counts in rows.items():
+        if not sum(count for _, count in counts):
+            raise ValueError(
+                f"no rows in split {split!r}; a dataset needs at least one image in each of its splits"
+            )
+    written = {}
+    for split, counts in rows.items():
+        for shard in plan_shards(split, sum(count for _, count in counts), num_shards):
+            written[shard.name] = put(
+                shard,
+                lambda file, shard=shard, counts=counts: write_shard(file, shard, folder, counts, form),  # type: ignore[misc]
+            )
+    return written
+
+
+def metadata(
+    names: list[str], form: Form, report: dict[str, Any], shards: Mapping[str, dict[str, Any]]
+) -> dict[str, str]:
+    """File -> text of all that belongs beside the shards: what `datasets` reads, and last the manifest."""
+    import xxhash
+
+    info = {"citation": "", "description": "", "features": features(names).to_dict()}
+    info |= {"homepage": "", "license": ""}
+    texts = {}
+    by_split: dict[str, list[str]] = {}
+    for name in shards:
+        by_split.setdefault(name.split("/")[0], []).append(name)
+    for split, files in by_split.items():
+        content = "".join(shards[name]["xxh3"] for name in files)
+        state: dict[str, Any] = {
+            "_data_files": [{"filename": name.split("/")[1]} for name in files],
+            "_fingerprint": xxhash.xxh3_64(content.encode()).hexdigest(),
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
         }
-        (out / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        try:
-            os.replace(out, path)
-        except OSError as error:  # on a file system without locks somebody else was faster
-            if not path.exists():
-                raise
-            raise _exists(path) from error
+        texts[f"{split}/state.json"] = json.dumps(state, indent=2)
+        texts[f"{split}/dataset_info.json"] = json.dumps(info, indent=2)
+    texts["dataset_dict.json"] = json.dumps({"splits": list(by_split)})
+    manifest = {
+        "version": VERSION,
+        "classes": names,
+        "palette": form.palette,
+        "report": report,
+        "shards": shards,
+    }
+    return {**texts, MANIFEST: json.dumps(manifest, indent=1)}
 
 
-def _exists(path: Path) -> DatasetExistsError:
+# ------------------------------------------------------------------------------------------------ destination
+
+
+def exists_error(path: Path | str) -> DatasetExistsError:
+    """For a destination that is taken."""
     return DatasetExistsError(f"{path} exists already; remove it or name another destination")
 
 
 @contextlib.contextmanager
-def _sole_writer(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder of `path`, removed at the end, while no other process writes `path`."""
+def sole_writer(path: Path, taken: Callable[[], bool], suffix: str, shown: str | Path = "") -> Iterator[Path]:
+    """A hidden sibling folder .NAME`suffix` of `path`, while no other process writes `path`.
+
+    Such folders of another suffix are removed: killed or outdated.  `shown` names the destination in messages
+    if it is not `path`.  Raises DatasetExistsError if it is `taken`, ValueError if nothing can be written.
+    """
     import filelock
 
     lock_file = path.parent / f".{path.name}.lock"
@@ -189,23 +212,30 @@ def _sole_writer(path: Path) -> Iterator[Path]:
         try:
             lock.acquire(timeout=1)
         except filelock.Timeout:
-            print(f"waiting for another process that writes {path}", file=sys.stderr)
+            print(f"waiting for another process that writes {shown or path}", file=sys.stderr)
             lock.acquire()
     except OSError as error:
         raise ValueError(f"{path.parent} cannot be written to ({error}); name another destination") from error
+    finished = False
     try:
-        if path.exists():
-            raise _exists(path)
-        for sibling in path.parent.iterdir():  # left by killed writers: we hold the lock
-            if sibling.name.startswith(f".{path.name}.tmp-"):
+        folder = path.parent / f".{path.name}{suffix}"
+        there = taken()
+        for sibling in path.parent.iterdir():  # we hold the lock
+            left = sibling.name.startswith((f".{path.name}.tmp-", f".{path.name}.parts-"))
+            if left and (there or sibling != folder):
                 shutil.rmtree(sibling, ignore_errors=True)
-        temporary = path.parent / f".{path.name}.tmp-{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
+        if there:
+            raise exists_error(shown or path)
+        folder.mkdir(exist_ok=True)
         try:
-            yield temporary
+            yield folder
+            finished = True
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for file in folder.glob("*.tmp"):
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing is in it
     finally:
-        if path.exists():  # whoever waits finds the dataset, so the lock has served
+        if finished or path.exists():  # whoever waits finds the dataset, so the lock has served
             lock_file.unlink(missing_ok=True)
         lock.release()
