@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparseg import shards
+from sparseg import shards, sparsify
 from sparseg.config import DataConfig
 from sparseg.importers import layouts
-from sparseg.importers.rows import Summary, annotator, draw, rows
+from sparseg.importers.rows import Summary, annotator, rows
 from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint
 from sparseg.importers.summary import describe, format_report
 
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
 
-__all__ = ["format_report", "import_dataset", "prepare"]
+__all__ = ["format_report", "import_dataset", "prepare", "sparsify_dataset"]
 
 
 def import_dataset(
@@ -115,6 +115,21 @@ def prepare(data: DataConfig, storage: str | Path) -> Path:
         )
     print(f"dataset: {describe(found)}")
     return found.path
+
+
+def sparsify_dataset(
+    dataset: str | Path, out: str | Path, recipe: sparsify.Recipe, *, train_split: str = "train"
+) -> dict[str, Any]:
+    """Draw the training labels of an imported dataset from its dense masks, into the folder `out` -> the report.
+
+    Raises ValueError, in one line, if it has no such split or no masks, or if `out` exists; then nothing is
+    made.
+    """
+    opened = shards.open(dataset)
+    if train_split not in opened.splits:
+        raise ValueError(f"{dataset}: no split {train_split!r}; it has {', '.join(opened.splits)}")
+    settings = Settings(layout="shards", label=recipe.label, label_seed=recipe.seed, recipe=recipe)
+    return _derive(opened, settings, Path(out), train_split)
 
 
 def _root(root: str | Path) -> Path:
@@ -219,12 +234,15 @@ def _derived_name(opened: shards.ShardedDataset, settings: Settings) -> str:
     facts.append(
         manifest.read_text() if manifest.is_file() else {s: d._fingerprint for s, d in opened.splits.items()}
     )
-    facts.append([settings.label, settings.random_pixels, settings.clicks_per_class, settings.label_seed])
+    assert settings.drawing is not None
+    facts.append([settings.label, dataclasses.asdict(settings.drawing)])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:10]
 
 
-def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str) -> None:
-    """The same images with training labels made from the dense masks."""
+def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str) -> dict[str, Any]:
+    """The same images with training labels drawn from the dense masks -> the report."""
+    recipe = settings.drawing
+    assert recipe is not None
     report: dict[str, Any] = {
         "notes": [],
         "refused": [],
@@ -235,7 +253,8 @@ def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_
         "splits": {},
     }
     report |= {"layout": "shards", "root": str(opened.path), "fingerprint": _derived_name(opened, settings)}
-    report["encoding"] = f"made from the masks of {opened.path}"
+    report["drawn"] = {**dataclasses.asdict(recipe), "width_px": recipe.width}
+    report["encoding"] = f"drawn from the masks of {opened.path}: {recipe.describe()}"
 
     def derived(split: str) -> Iterator[shards.Row]:
         total = Summary(len(opened.names))
@@ -254,10 +273,11 @@ def _derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_
                         "from; use "
                         "the labels it has, or import the data again with dense masks"
                     )
-                row["label"] = draw(row["mask"], settings, row["id"])
+                row["label"], row["strokes"] = recipe.draw(row["mask"], row["id"])
             total.add(row["label"])
             yield row
         report["splits"][split] = total.as_dict()
 
     splits = {split: functools.partial(derived, split) for split in opened.splits}
     shards.write(out, splits, opened.names, palette=opened.palette, report=report)
+    return report

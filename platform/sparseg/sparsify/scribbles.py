@@ -42,9 +42,9 @@ def scribbles(
     stroke in a random direction, a tiny one a point; a class never gets nothing.  `min_share` as in
     `components`.
 
-    mask_HW (H, W) uint8 with codes -> label (H, W) uint8 (codes as `random_pixels`) and strokes {class, width,
-    y, x} as `shards` stores them: in pixels, a vertex about every fourth.  The label is the exact annotation,
-    for it is clipped to the component.
+    mask_HW (H, W) uint8 with codes -> label (H, W) uint8 (codes as `random_pixels`) and the strokes
+    {class, width, y, x} as `shards` stores them: in pixels, a vertex about every fourth.  The label is the
+    exact annotation, for it is clipped to the component.
     A function of (seed, key = row id); 30 % are a subset of 60 %, and width 1 of width 3.
     """
     label_HW = blank_like(mask_HW)
