@@ -120,7 +120,7 @@ def prepare(data: DataConfig, storage: str | Path) -> Path:
 def sparsify_dataset(
     dataset: str | Path, out: str | Path, recipe: sparsify.Recipe, *, train_split: str = "train"
 ) -> dict[str, Any]:
-    """Draw the training labels of an imported dataset from its dense masks, into the folder `out` -> the report.
+    """An imported dataset -> the folder `out` with training labels drawn from its dense masks -> the report.
 
     Raises ValueError, in one line, if it has no such split or no masks, or if `out` exists; then nothing is
     made.

@@ -35,6 +35,14 @@ class Component:
         return ndimage.distance_transform_edt(self.inside_hw)
 
 
+def innermost(clearance_hw: np.ndarray) -> tuple[int, int]:
+    """(y, x) of the largest clearance (h, w); among equals the one nearest to their centre."""
+    best_N2 = np.argwhere(clearance_hw == clearance_hw.max())
+    away_N = ((best_N2 * len(best_N2) - best_N2.sum(0)) ** 2).sum(1)
+    y, x = best_N2[away_N.argmin()]
+    return int(y), int(x)
+
+
 def components(mask_HW: np.ndarray, *, most: int, min_share: float = MIN_SHARE) -> Iterator[Component]:
     """Per class the `most` largest components (0: all), the largest first, ties in raster order.
 
@@ -101,14 +109,14 @@ def instance_points(
 def _click(component: Component, jitter: float, seed: int, key: str) -> tuple[int, int]:
     """(y, x) in the component's box."""
     clearance_hw = component.clearance_hw()
-    centre = np.array(np.unravel_index(clearance_hw.argmax(), clearance_hw.shape))
+    centre = innermost(clearance_hw)
     if jitter > 0:
         purpose = f"instance/{component.class_id}/{component.first}"
         raw = random_order(TRIES * 2 * 12, seed, key, purpose).reshape(TRIES, 2, 12)
         # Irwin-Hall: twelve uniforms have variance 1. Log and cosine differ between machines, sums do not.
         normal_T2 = (raw >> 32).sum(2).astype(np.float64) / 2**32 - 6
         spread_px = jitter * clearance_hw.max()
-        for y, x in np.rint(centre + spread_px * normal_T2).astype(int).tolist():
+        for y, x in np.rint(np.array(centre) + spread_px * normal_T2).astype(int).tolist():
             if 0 <= y < clearance_hw.shape[0] and 0 <= x < clearance_hw.shape[1] and clearance_hw[y, x]:
                 return y, x
-    return int(centre[0]), int(centre[1])
+    return centre

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.sparsify.components import MIN_SHARE, Component, components
+from sparseg.sparsify.components import MIN_SHARE, Component, components, innermost
 from sparseg.sparsify.order import blank_like, random_order
 
 MOST = 3  # strokes per class and image
@@ -45,7 +45,7 @@ def scribbles(
     mask_HW (H, W) uint8 with codes -> label (H, W) uint8 (codes as `random_pixels`) and the strokes
     {class, width, y, x} as `shards` stores them: in pixels, a vertex about every fourth.  The label is the
     exact annotation, for it is clipped to the component.
-    A function of (seed, key = row id); 30 % are a subset of 60 %, and width 1 of width 3.
+    A function of (seed, key = row id); 30 % are a subset of 60 %.
     """
     label_HW = blank_like(mask_HW)
     strokes = []
@@ -81,15 +81,14 @@ def _centreline(component: Component, random_N: np.ndarray, width_px: int) -> np
         wide = np.flatnonzero(clear_P >= TIP * clear_P.max())
         home_P2 = home_P2[wide[0] : wide[-1] + 1]
     if len(home_P2) < widest:
-        centre = np.unravel_index(clearance_hw.argmax(), clearance_hw.shape)
-        home_P2 = _short_stroke(np.array(centre), widest, random_N[1:3])
+        home_P2 = _short_stroke(np.array(innermost(clearance_hw)), widest, random_N[1:3])
     clear_P = clearance_hw[home_P2[:, 0], home_P2[:, 1]]
     window = max(3, int(np.median(clear_P)))
     goal_P2 = home_P2 * UNIT
     for _ in range(3):
         goal_P2 = _box_filter(goal_P2, window)
     goal_P2 = goal_P2 + _wobble(clear_P, window, random_N[3:])
-    return _inside(home_P2, goal_P2, clearance_hw, width_px, 2 * window)
+    return _inside(home_P2, goal_P2, clearance_hw, width_px, 2 + window // 2)
 
 
 def _longest_path(skeleton_hw: np.ndarray) -> np.ndarray:
