@@ -45,13 +45,25 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(action=_import)
 
     add = commands.add_parser(
-        "sparsify", help="an imported dataset with dense masks -> one with drawn clicks"
+        "sparsify", help="an imported dataset with dense masks -> one with sparse labels"
     )
     add.add_argument("dataset")
     add.add_argument("out")
-    add.add_argument("--kind", choices=["point", "clicks"], required=True)
-    add.add_argument("--budget", type=int, required=True, help="point: pixels an image; clicks: per class")
+    add.add_argument(
+        "--kind", choices=["point", "clicks", "instance", "disc", "scribble", "block"], required=True
+    )
+    add.add_argument(
+        "--budget",
+        type=int,
+        required=True,
+        metavar="N",
+        help="point: pixels an image; clicks: pixels a class; instance, disc: components a class (0 = all); "
+        "scribble: percent of a stroke's length; block: percent of the annotated pixels",
+    )
     add.add_argument("--seed", type=int, default=0)
+    add.add_argument(
+        "--width", type=int, metavar="PX", help="of scribbles (3), discs (3), instance clicks (1)"
+    )
     add.set_defaults(action=_sparsify)
 
     add = commands.add_parser("inspect", help="splits, classes, shares labelled, encodings")
@@ -123,14 +135,12 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _sparsify(options: argparse.Namespace) -> None:
-    from sparseg import importers
-    from sparseg.config import DataConfig
+    from sparseg import importers, sparsify
 
-    budget = {"random_pixels" if options.kind == "point" else "clicks_per_class": options.budget}
-    data = DataConfig(
-        root=options.dataset, shards=options.out, label="clicks", label_seed=options.seed, **budget
+    recipe = sparsify.Recipe(
+        kind=options.kind, budget=options.budget, seed=options.seed, width_px=options.width
     )
-    importers.prepare(data, Path(options.out).parent)
+    print(importers.format_report(importers.sparsify_dataset(options.dataset, options.out, recipe)))
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sparseg import shards
+from sparseg import shards, sparsify
 from sparseg.config import DataConfig
 from sparseg.importers import layouts
 from sparseg.importers.build import derive, import_source
@@ -17,7 +17,7 @@ from sparseg.importers.summary import describe, format_report
 
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
 
-__all__ = ["format_report", "import_dataset", "prepare"]
+__all__ = ["format_report", "import_dataset", "prepare", "sparsify_dataset"]
 
 
 def import_dataset(
@@ -132,6 +132,21 @@ def _url(data: DataConfig) -> str:
     return data.root.rstrip("/")
 
 
+def sparsify_dataset(
+    dataset: str | Path, out: str | Path, recipe: sparsify.Recipe, *, train_split: str = "train"
+) -> dict[str, Any]:
+    """An imported dataset -> the folder `out` with training labels drawn from its dense masks -> the report.
+
+    Raises ValueError, in one line, if it has no such split or no masks, or if `out` exists; then nothing is
+    made.
+    """
+    given = shards.describe(dataset, verify=True)
+    if train_split not in given.rows:
+        raise ValueError(f"{dataset}: no split {train_split!r}; it has {', '.join(given.rows)}")
+    settings = Settings(layout="shards", label=recipe.label, label_seed=recipe.seed, recipe=recipe)
+    return derive(shards.open(dataset), settings, out, train_split, _derived_name(given, settings))
+
+
 def _root(root: str | Path) -> Path:
     if not str(root):
         raise ValueError("data.root is not set; give the dataset's folder with --data.root")
@@ -203,7 +218,7 @@ def _to_derive(given: shards.Description, settings: Settings, data: DataConfig) 
 
 
 def _derived_name(given: shards.Description, settings: Settings) -> str:
+    assert settings.drawing is not None
     source = given.source if shards.is_url(given.source) else str(Path(given.source).resolve())
-    facts = [source, shards.VERSION, given.identity]
-    facts.append([settings.label, settings.random_pixels, settings.clicks_per_class, settings.label_seed])
+    facts = [source, shards.VERSION, given.identity, settings.label, dataclasses.asdict(settings.drawing)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:10]

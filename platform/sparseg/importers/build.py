@@ -10,7 +10,7 @@ from typing import Any
 
 from sparseg import shards
 from sparseg.importers import layouts
-from sparseg.importers.rows import Summary, annotator, draw, rows
+from sparseg.importers.rows import Summary, annotator, rows
 from sparseg.importers.source import Item, Settings, Source, fingerprint
 
 # ---------------------------------------------------------------------------------------------- raw -> shards
@@ -108,11 +108,15 @@ def _merged(
 # ------------------------------------------------------------------------------------------- shards -> shards
 
 
-def derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_split: str, name: str) -> None:
-    """The same images with training labels made from the dense masks; `name` is its fingerprint.
+def derive(
+    opened: shards.ShardedDataset, settings: Settings, out: str | Path, train_split: str, name: str
+) -> dict[str, Any]:
+    """The same images with training labels drawn from the dense masks -> the report; `name`: its fingerprint.
 
     Raises ValueError for a training row without dense mask.
     """
+    recipe = settings.drawing
+    assert recipe is not None
     report: dict[str, Any] = {
         "notes": [],
         "refused": [],
@@ -123,7 +127,8 @@ def derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_s
         "splits": {},
     }
     report |= {"layout": "shards", "root": str(opened.path), "fingerprint": name}
-    report["encoding"] = f"made from the masks of {opened.path}"
+    report["drawn"] = {**dataclasses.asdict(recipe), "width_px": recipe.width}
+    report["encoding"] = f"drawn from the masks of {opened.path}: {recipe.describe()}"
 
     def summarise(parts: shards.Facts) -> None:
         _merged(parts, list(opened.splits), len(opened.names), report)
@@ -138,6 +143,7 @@ def derive(opened: shards.ShardedDataset, settings: Settings, out: Path, train_s
         summarise=summarise,
         palette=opened.palette,
     )
+    return report
 
 
 def _open_derived(path: str, settings: Settings, train_split: str) -> shards.Reader:
@@ -171,5 +177,6 @@ def _derived(
                 f"{opened.path}: row {row['id']} has no dense mask to make {settings.label} labels from; use "
                 "the labels it has, or import the data again with dense masks"
             )
-        row["label"] = draw(row["mask"], settings, row["id"])
+        assert settings.drawing is not None
+        row["label"], row["strokes"] = settings.drawing.draw(row["mask"], row["id"])
     return row

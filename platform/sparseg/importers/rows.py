@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseg import shards, sparsify
+from sparseg import shards
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.importers.annotation import (
     Annotation,
@@ -23,13 +23,6 @@ from sparseg.importers.source import Item, Settings, Source, some
 
 DENSE_HINT = "correct classes.txt, or the mask"
 SPARSE_HINT = "declare the unlabelled value with --data.unlabelled-code, or correct classes.txt"
-
-
-def draw(mask_HW: np.ndarray, settings: Settings, key: str) -> np.ndarray:
-    """Sparse label (H, W) drawn from a dense mask as the settings say."""
-    if settings.random_pixels:
-        return sparsify.random_pixels(mask_HW, settings.random_pixels, seed=settings.label_seed, key=key)
-    return sparsify.clicks_per_class(mask_HW, settings.clicks_per_class, seed=settings.label_seed, key=key)
 
 
 def _dense_reader(source: Source) -> Callable[[Path], np.ndarray]:
@@ -49,17 +42,12 @@ def annotator(
     Raises ValueError for points or encodings that cannot be right.
     """
     num_classes = len(source.names)
-    if settings.drawn or settings.label == "full":
-        what = "dense masks"
-        if settings.drawn:
-            count = settings.random_pixels or settings.clicks_per_class
-            unit = "random pixels an image" if settings.random_pixels else "random pixels a class and image"
-            what = f"{count} {unit}, drawn from dense masks with seed {settings.label_seed}"
-        report["encoding"] = what
-        return lambda item, mask, shape, count: (
-            draw(mask, settings, item.id) if settings.drawn else mask,
-            [],
-        )
+    if recipe := settings.drawing:
+        report["encoding"] = f"drawn from dense masks: {recipe.describe()}"
+        return lambda item, mask, shape, count: recipe.draw(mask, item.id)
+    if settings.label == "full":
+        report["encoding"] = "dense masks"
+        return lambda item, mask, shape, count: (mask, [])
     if source.point_files:
         if "points" not in found:
             found["points"] = read_points(source.point_files, num_classes)

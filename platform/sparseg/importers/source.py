@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sparseg import shards
+from sparseg import shards, sparsify
 from sparseg.config import IGNORED, MAX_CLASSES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -30,11 +30,22 @@ class Settings:
     label_seed: int = 0
     num_classes: int | None = None
     skip_bad: bool = False
+    recipe: sparsify.Recipe | None = None
+    """Of `sparseg sparsify`; runs name random_pixels or clicks_per_class instead."""
 
     @property
     def drawn(self) -> bool:
         """Whether the sparse labels are drawn from the dense masks."""
-        return bool(self.random_pixels or self.clicks_per_class)
+        return self.drawing is not None
+
+    @property
+    def drawing(self) -> sparsify.Recipe | None:
+        """How the sparse labels are drawn from the dense masks; None: they are not."""
+        if self.random_pixels:
+            return sparsify.Recipe(kind="point", budget=self.random_pixels, seed=self.label_seed)
+        if self.clicks_per_class:
+            return sparsify.Recipe(kind="clicks", budget=self.clicks_per_class, seed=self.label_seed)
+        return self.recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,24 @@
+"""Dense masks -> a few labelled pixels. Pure functions of (mask, seed, row id): the same on every machine.
+
+Nested: a smaller budget is a subset of a larger one, so that a curve over budgets compares like with like.
+"""
+
+from __future__ import annotations
+
+from sparseg.sparsify.blocks import blocks
+from sparseg.sparsify.components import instance_points
+from sparseg.sparsify.keep import keep_labels
+from sparseg.sparsify.pixels import clicks_per_class, random_pixels
+from sparseg.sparsify.recipe import BUDGETS, Recipe
+from sparseg.sparsify.scribbles import scribbles
+
+__all__ = [
+    "BUDGETS",
+    "Recipe",
+    "blocks",
+    "clicks_per_class",
+    "instance_points",
+    "keep_labels",
+    "random_pixels",
+    "scribbles",
+]
