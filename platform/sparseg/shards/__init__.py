@@ -2,6 +2,7 @@
 
 from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
 from sparseg.shards.reader import ShardedDataset, is_dataset, open
+from sparseg.shards.region import decode_window, encode_fast
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, Row, write
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "ShardedDataset",
     "decode_image",
     "decode_label",
+    "decode_window",
     "default_palette",
+    "encode_fast",
     "encode_label",
     "is_dataset",
     "open",
