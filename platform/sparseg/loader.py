@@ -112,8 +112,11 @@ class TrainingSamples(Dataset):
             present[np.unique(label[label < UNLABELLED])] = True
         else:
             present[record["present"]] = True
-        image = shards.decode_image(record["image"]["bytes"])
-        image, label = transforms.augment(image, label, data, (self.seed, epoch, row), dense=dense)
+        draws = (self.seed, epoch, row)
+        try:
+            image, label = transforms.augment(record["image"]["bytes"], label, data, draws, dense=dense)
+        except ValueError as error:
+            raise ValueError(f"image {record['id']!r} of the training split: {error}") from error
         return image, label, present, row
 
 

@@ -5,6 +5,7 @@ from sparseg.shards.codec import Colour, decode_image, decode_label, default_pal
 from sparseg.shards.parts import Row
 from sparseg.shards.pool import Reader
 from sparseg.shards.reader import Description, ShardedDataset, describe, is_dataset, open, read_manifest
+from sparseg.shards.region import decode_window, encode_fast
 from sparseg.shards.remote import is_url
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
 
@@ -21,8 +22,10 @@ __all__ = [
     "build",
     "decode_image",
     "decode_label",
+    "decode_window",
     "default_palette",
     "describe",
+    "encode_fast",
     "encode_label",
     "is_dataset",
     "is_url",
