@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_OneLineParser)
 
     add = commands.add_parser("import", help="a raw dataset -> Arrow shards")
-    add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "folder"])
+    add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "ade20k", "folder"])
     add.add_argument("source", help="folder of the raw dataset")
     add.add_argument("out", help="folder to make")
     add.add_argument("--label", default="point", choices=["point", "scribble", "clicks", "block", "full"])
@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--unlabelled", type=int, metavar="CODE", help="value that means: nobody annotated this")
     _add_drawing(add)
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")
-    add.add_argument("--skip-bad", action="store_true", help="leave out unreadable images and list them")
+    add.add_argument(
+        "--skip-bad", action="store_true", help="leave out unreadable or unlabelled images and list them"
+    )
     add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
     add.set_defaults(action=_import)
 

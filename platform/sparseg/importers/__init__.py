@@ -38,7 +38,7 @@ def import_dataset(
     skip_bad: bool = False,
     num_shards: int = 1,
 ) -> dict[str, Any]:
-    """Import a raw dataset (`layout` auto|voc|camvid|cityscapes|folder) into the folder `out` -> the report.
+    """Import a raw dataset (`layout` auto or one of layouts.LAYOUTS) into the folder `out` -> the report.
 
     Options as in DataConfig.  Raises ValueError for wrong input, in one line; then `out` is not made.
     """
@@ -147,17 +147,6 @@ def _checked(path: Path, data: DataConfig) -> shards.ShardedDataset:
 
 def _listed(root: Path, settings: Settings) -> Source:
     """The listed raw dataset, after all checks that need no decoding."""
-    if (
-        settings.label == "clicks"
-        and not settings.drawn
-        and settings.label_path is None
-        and settings.layout != "folder"
-    ):
-        raise ValueError(
-            "data.label=clicks needs --data.random-pixels N or --data.clicks-per-class N (drawn from dense "
-            "masks), or "
-            "--data.label-path with clicks as PNGs"
-        )
     if settings.drawn and settings.label != "clicks":
         raise ValueError(f"random_pixels and clicks_per_class need label=clicks, got {settings.label}")
     if settings.label not in (*READ_KINDS, "full"):
@@ -182,7 +171,7 @@ def _import(source: Source, settings: Settings, out: Path, num_shards: int) -> d
         "classes": source.names,
         "encoding": "",
         "splits": {},
-        "refused": [],
+        "refused": list(source.refused),
         "notes": list(source.notes),
     }
     if out.exists():  # before the label files are read, which may take a while
