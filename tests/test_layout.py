@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "predict": {"config", "shards", "transforms", "model", "checkpoint", "evaluate"},
     "charts": set(),
     "report": {"config", "losses", "predict", "charts"},
+    "contact_sheet": {"config", "shards", "predict", "charts"},
     "launch": {
         "config",
         "importers",
@@ -73,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluate",
         "predict",
         "report",
+        "contact_sheet",
         "exits",
     },
 }

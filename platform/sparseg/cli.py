@@ -55,6 +55,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add = commands.add_parser("inspect", help="splits, classes, shares labelled, encodings")
     add.add_argument("dataset")
+    add.add_argument(
+        "--html", metavar="FILE", help="write a contact sheet: images with their labels drawn in"
+    )
+    add.add_argument(
+        "--rows",
+        type=int,
+        default=12,
+        help="images a split on the sheet, more where classes need it (default 12)",
+    )
     add.set_defaults(action=_inspect)
 
     _add_checkpoint_commands(commands)
@@ -135,12 +144,17 @@ def _inspect(options: argparse.Namespace) -> None:
     from sparseg import importers, shards
 
     dataset = shards.open(options.dataset)
-    if dataset.report:
-        print(importers.format_report(dataset.report))
-        return
-    for name, split in dataset.splits.items():
-        print(f"{name}: {len(split)} images")
-    print(f"{len(dataset.names)} classes: {', '.join(dataset.names)}")
+    report = importers.inspected(dataset)
+    print(importers.format_report(report))
+    if options.html:
+        from sparseg import contact_sheet
+
+        sizes = ", ".join(f"{name} {len(data):,}" for name, data in dataset.splits.items())
+        facts = [("images", sizes), ("label", report.get("label", "")), ("encoding", report["encoding"])]
+        facts += [("layout", report["layout"]), ("from", report["root"])]
+        facts += [("refused rows", f"{len(report['refused']):,}")]
+        contact_sheet.write_contact_sheet(dataset, Path(options.html), facts, rows_per_split=options.rows)
+        print(f"wrote {options.html}", file=sys.stderr)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -16,11 +16,11 @@ from sparseg.config import DataConfig
 from sparseg.importers import layouts
 from sparseg.importers.rows import Summary, annotator, draw, rows
 from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint
-from sparseg.importers.summary import describe, format_report
+from sparseg.importers.summary import describe, format_report, inspected
 
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
 
-__all__ = ["format_report", "import_dataset", "prepare"]
+__all__ = ["format_report", "import_dataset", "inspected", "prepare"]
 
 
 def import_dataset(
