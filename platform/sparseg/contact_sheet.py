@@ -29,7 +29,8 @@ STYLE = """<style>
 .classes{display:flex;flex-wrap:wrap;gap:3px 12px;margin:4px 0 0;padding:0;list-style:none;color:var(--ink)}
 .classes li{display:flex;align-items:center}.classes .none{color:var(--faint)}
 .classes .swatch{width:11px;height:11px;border-radius:3px;border:1px solid var(--faint)}
-.key{font-size:14px;gap:4px 18px;margin-top:10px}dd{white-space:normal}
+.key{font-size:14px;gap:4px 18px;margin-top:10px}dl.facts{grid-template-columns:1fr}
+dl.facts div{justify-content:start}dl.facts dt{min-width:92px}dl.facts dd{text-align:left}
 </style>"""
 
 
@@ -50,7 +51,7 @@ def write_contact_sheet(
     )
     parts = [
         f"{STYLE}<header><h1>{escape(dataset.path.name)}</h1></header>",
-        f"<section><h2>Dataset</h2><dl>{listed}</dl><h2>Classes</h2>"
+        f"<section><h2>Dataset</h2><dl class=facts>{listed}</dl><h2>Classes</h2>"
         f"{_class_list(range(len(dataset.names)), dataset, 'classes key')}</section>",
     ]
     parts += [_split_section(dataset, split, rows_per_split) for split in dataset.splits]
@@ -110,9 +111,11 @@ def _card(dataset: shards.ShardedDataset, split: str, row: dict[str, Any]) -> st
     labelled, void = int((label_HW < UNLABELLED).sum()), int((label_HW == IGNORED).sum())
     share = labelled / label_HW.size
     amount = f"{labelled:,} px labelled" if share <= DENSE_SHARE else f"{share:.1%} labelled"
-    strokes = len(row.get("strokes") or [])
+    drawn = row.get("strokes") or []
+    strokes = sum(len(stroke["y"]) > 1 for stroke in drawn)
     facts = [f"{row['width']} × {row['height']}", amount]
-    facts += [f"{strokes} strokes"] if strokes else []
+    kinds = {"click": len(drawn) - strokes, "stroke": strokes}
+    facts += [f"{count} {kind}{'s' * (count != 1)}" for kind, count in kinds.items() if count]
     facts += [f"{void / label_HW.size:.1%} ignored"] if void else []
     name = escape(str(row["id"]))
     return (
@@ -144,8 +147,12 @@ def picture_of(
     )
     y, x = np.nonzero(label_HW < UNLABELLED)
     if len(y) > DENSE_SHARE * H * W:
-        small_hw = np.asarray(Image.fromarray(label_HW).resize((w, h), Image.Resampling.NEAREST))
+        small_hw = _resized(label_HW, (w, h), Image.Resampling.NEAREST)
         return predict.overlay(small_hw3, small_hw, palette)
     small_hw = np.full((h, w), UNLABELLED, np.uint8)
     small_hw[y * h // H, x * w // W] = label_HW[y, x]
     return predict.draw_clicks(small_hw3, small_hw, palette, dense_share=1.0)
+
+
+def _resized(array: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(array).resize(size, how))

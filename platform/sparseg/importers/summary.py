@@ -172,14 +172,13 @@ def _findings(report: dict[str, Any]) -> list[str]:
             found.append(f"{split}: {counts['rows_without_label']:,} rows have no labelled pixel")
         if "points" in counts or "points_outside" in counts:
             found.append(
-                f"{split}: {counts.get('points', 0):,} clicks drawn, {counts.get('points_outside', 0):,} outside "
-                f"their image dropped, {counts.get('points_overdrawn', 0):,} on a pixel of another class's click"
+                f"{split}: {counts.get('points', 0):,} clicks drawn, {counts.get('points_outside', 0):,} "
+                f"outside their image dropped, {counts.get('points_overdrawn', 0):,} on a pixel of another "
+                "class's click"
             )
         never = [name for name, images in zip(report["classes"], counts["images"], strict=True) if not images]
         if never and split == "train":
-            found.append(
-                f"train: no labelled pixel of {some(never, 12)}; the network cannot learn what it never sees"
-            )
+            found.append(f"train: no labelled pixel of {some(never, 12)}; no network can learn them")
     train = report["splits"].get("train")
     if train and report.get("label") in READ_KINDS:
         whole = train["labelled"] + train["unlabelled"] + train["ignored"]
