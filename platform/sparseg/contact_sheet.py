@@ -125,22 +125,21 @@ def _card(dataset: shards.ShardedDataset, split: str, row: dict[str, Any]) -> st
 
 
 def _class_list(classes: Sequence[int], dataset: shards.ShardedDataset, style: str) -> str:
-    items = [
-        f'<li><i class="swatch" style="background:rgb{dataset.palette[k]}"></i>{escape(dataset.names[k])}</li>'
-        for k in classes
-    ]
+    swatches = {k: f'<i class="swatch" style="background:rgb{dataset.palette[k]}"></i>' for k in classes}
+    items = [f"<li>{swatch}{escape(dataset.names[k])}</li>" for k, swatch in swatches.items()]
     return f'<ul class="{style}">{"".join(items) or "<li class=none>no class labelled</li>"}</ul>'
 
 
 def picture_of(
     image_HW3: np.ndarray, label_HW: np.ndarray, palette: Sequence[tuple[int, int, int]]
 ) -> np.ndarray:
-    """Thumbnail (h, w, 3) uint8, long side at most LONG_SIDE_PX, of an image with its label (codes) drawn in.
+    """Picture (h, w, 3) uint8 of an image with its label (codes) drawn in, long side at most LONG_SIDE_PX.
 
     Sparse labels become dots and strokes, mapped as coordinates, so that none is lost; denser ones a tint.
     """
     H, W = label_HW.shape
-    factor = min(1.0, LONG_SIDE_PX / max(H, W))
+    factor = LONG_SIDE_PX / max(H, W)
+    factor = factor if factor < 1 else factor // 1  # whole, so that the pixels of small images stay even
     h, w = max(1, round(H * factor)), max(1, round(W * factor))
     small_hw3 = np.asarray(
         Image.fromarray(image_HW3).resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2)
@@ -150,7 +149,7 @@ def picture_of(
         small_hw = _resized(label_HW, (w, h), Image.Resampling.NEAREST)
         return predict.overlay(small_hw3, small_hw, palette)
     small_hw = np.full((h, w), UNLABELLED, np.uint8)
-    small_hw[y * h // H, x * w // W] = label_HW[y, x]
+    small_hw[(2 * y + 1) * h // (2 * H), (2 * x + 1) * w // (2 * W)] = label_HW[y, x]
     return predict.draw_clicks(small_hw3, small_hw, palette, dense_share=1.0)
 
 

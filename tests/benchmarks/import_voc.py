@@ -75,10 +75,9 @@ def main(shared_data: Path, work: Path) -> None:
     print(importers.format_report(report))
     in_no_list = len(set(clicks) - ids["train"] - ids["val"])
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"\n{len(clicks):,} ids with clicks: {len(ids['train']):,} in train, {len(ids['val']):,} in val, whose "
-        f"clicks are not used, {in_no_list} in no list; {seconds:.0f} s, peak {peak_mb:.0f} MB"
-    )
+    parts = [f"{len(ids['train']):,} in train", f"{len(ids['val']):,} in val (clicks not used)"]
+    parts += [f"{in_no_list} in no list; {seconds:.0f} s, peak {peak_mb:.0f} MB"]
+    print(f"\n{len(clicks):,} ids with clicks: {', '.join(parts)}")
 
 
 if __name__ == "__main__":
