@@ -99,7 +99,8 @@ def test_dense_labels_are_laid_over_and_void_is_not() -> None:
     label = np.full((100, 100), 3, np.uint8)
     label[:, 50:] = IGNORED
     picture = contact_sheet.picture_of(np.full((100, 100, 3), 128, np.uint8), label, PALETTE)
-    assert picture[50, 25, 2] > 180 and picture[50, 75].tolist() == [128, 128, 128]
+    assert picture.shape == (400, 400, 3)
+    assert picture[200, 100, 2] > 180 and picture[200, 300].tolist() == [128, 128, 128]
 
 
 # ------------------------------------------------------------------------------------------------------ page

@@ -18,7 +18,7 @@ from sparseg.charts import page
 from sparseg.config import IGNORED, UNLABELLED
 
 LONG_SIDE_PX = 480
-DENSE_SHARE = 0.08
+DENSE_SHARE = 0.04
 """Share of labelled pixels above which a label is laid over the image, not drawn as dots and strokes."""
 JPEG_QUALITY = 82
 STYLE = """<style>

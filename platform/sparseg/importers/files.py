@@ -137,7 +137,9 @@ def label_files(place: Path, ids: list[str]) -> tuple[dict[str, Path | None], li
     used = {_label_key(file) for file in labels.values() if file is not None}
     spare = sorted(set(below) - used)
     if spare and used:
-        notes.append(f"{len(spare)} label files of {place} belong to no image of these: {some(spare)}")
+        notes.append(
+            f"{len(spare)} label files of {place} not used, none of its images is named so: {some(spare)}"
+        )
     return labels, notes
 
 
