@@ -107,6 +107,21 @@ def cityscapes(root: Path, *, train: int = 2, val: int = 1, kind: str = "labelId
     return root
 
 
+def ade20k(root: Path, *, train: int = 4, val: int = 2, num_classes: int = 5, info: bool = True) -> Path:
+    """ADE20K's folders; a mask holds class + 1, and 0 in its void row."""
+    for split, count in {"training": train, "validation": val}.items():
+        for number in range(count):
+            name = f"ADE_{split[:-3]}_{number:08d}"
+            mask = (dense_mask(name, num_classes, 255).astype(np.int16) + 1) % 256
+            save_image(root / "images" / split / f"{name}.jpg", mask)
+            save_label(root / "annotations" / split / f"{name}.png", mask)
+    if info:
+        lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
+        lines += [f"{k + 1}\t0.1\t10\t2\t1\tthing {k}, object {k}" for k in range(num_classes)]
+        (root / "objectInfo150.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
 def folder(
     root: Path,
     *,
@@ -126,7 +141,9 @@ def folder(
         save_label(root / "labels" / part / f"{name}.png", label)
         if masks:
             save_label(root / "masks" / part / f"{name}.png", mask)
-    (root / "classes.txt").write_text("".join(f"{k} class {chr(97 + k)}\n" for k in range(num_classes)))
+    (root / "classes.txt").write_text(
+        "".join(f"{k} class {chr(97 + k) if k < 26 else k}\n" for k in range(num_classes))
+    )
     return root
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sparseg import importers, shards, sparsify
 from sparseg.config import IGNORED, UNLABELLED, DataConfig
+from sparseg.importers import layout_cityscapes
 
 
 def imported(layout: str, root: Path, **options: Any) -> tuple[shards.ShardedDataset, dict[str, Any]]:
@@ -171,7 +172,7 @@ def test_wrong_codes_are_refused(tmp_path: Path, code: int, declared: int | None
 
 
 def test_cityscapes_ids_are_mapped(tmp_path: Path) -> None:
-    table = dict(zip(importers.layouts.CITYSCAPES_IDS, range(19), strict=True))
+    table = dict(zip(layout_cityscapes.CITYSCAPES_IDS, range(19), strict=True))
     dataset, report = imported("cityscapes", fixtures.cityscapes(tmp_path / "raw", train=6), label="full")
     for name, label in labels(dataset, "train").items():
         raw = fixtures.dense_mask(name, 34, 0)
@@ -354,7 +355,7 @@ def test_kinds_that_a_layout_does_not_have(tmp_path: Path) -> None:
     root = fixtures.camvid(tmp_path / "raw")
     with pytest.raises(ValueError, match=r"no point annotation.*--data.label clicks --data.random-pixels"):
         importers.import_dataset("camvid", root, tmp_path / "out", label="point")
-    with pytest.raises(ValueError, match=r"label=clicks needs --data\.random-pixels"):
+    with pytest.raises(ValueError, match=r"no clicks annotation.*--data\.random-pixels N"):
         importers.import_dataset("camvid", root, tmp_path / "out", label="clicks")
 
 

@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "predict": {"config", "shards", "transforms", "model", "checkpoint", "evaluate"},
     "charts": set(),
     "report": {"config", "losses", "predict", "charts"},
+    "contact_sheet": {"config", "shards", "predict", "charts"},
     "launch": {
         "config",
         "importers",
@@ -77,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluate",
         "predict",
         "report",
+        "contact_sheet",
         "exits",
     },
 }

@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_OneLineParser)
 
     add = commands.add_parser("import", help="a raw dataset -> Arrow shards")
-    add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "folder"])
+    add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "ade20k", "folder"])
     add.add_argument("source", help="folder of the raw dataset")
     add.add_argument("out", help="folder to make, or s3://bucket/path")
     add.add_argument("--label", default="point", choices=["point", "scribble", "clicks", "block", "full"])
@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--unlabelled", type=int, metavar="CODE", help="value that means: nobody annotated this")
     _add_drawing(add)
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")
-    add.add_argument("--skip-bad", action="store_true", help="leave out unreadable images and list them")
+    add.add_argument(
+        "--skip-bad", action="store_true", help="leave out unreadable or unlabelled images and list them"
+    )
     add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
     add.add_argument(
         "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
@@ -68,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add = commands.add_parser("inspect", help="splits, classes, shares labelled, encodings")
     add.add_argument("dataset")
+    add.add_argument(
+        "--html", metavar="FILE", help="write a contact sheet: images with their labels drawn in"
+    )
+    add.add_argument(
+        "--rows",
+        type=int,
+        default=12,
+        help="images a split on the sheet, more where classes need it (default 12)",
+    )
     add.set_defaults(action=_inspect)
 
     _add_checkpoint_commands(commands)
@@ -147,12 +158,17 @@ def _inspect(options: argparse.Namespace) -> None:
     from sparseg import importers, shards
 
     dataset = shards.open(options.dataset)
-    if dataset.report:
-        print(importers.format_report(dataset.report))
-        return
-    for name, split in dataset.splits.items():
-        print(f"{name}: {len(split)} images")
-    print(f"{len(dataset.names)} classes: {', '.join(dataset.names)}")
+    report = importers.inspected(dataset)
+    print(importers.format_report(report))
+    if options.html:
+        from sparseg import contact_sheet
+
+        sizes = ", ".join(f"{name} {len(data):,}" for name, data in dataset.splits.items())
+        facts = [("images", sizes), ("label", report.get("label", "")), ("encoding", report["encoding"])]
+        facts += [("layout", report["layout"]), ("from", report["root"])]
+        facts += [("refused rows", f"{len(report['refused']):,}")]
+        contact_sheet.write_contact_sheet(dataset, Path(options.html), facts, rows_per_split=options.rows)
+        print(f"wrote {options.html}", file=sys.stderr)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -82,7 +82,7 @@ class DataConfig:
     """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a
     thread."""
     skip_bad: bool = False
-    """At import, leave out unreadable images and count and list them instead of refusing the dataset."""
+    """At import, leave out unreadable or unlabelled images and list them instead of refusing the dataset."""
     train_split: str = "train"
     """Split trained on."""
     val_split: str = "val"

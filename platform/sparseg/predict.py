@@ -22,6 +22,7 @@ Array = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 """File names that count as images when a folder is given."""
+MANY_DOTS = 40  # on one image; dots get smaller beyond
 SMALLEST_PX = 64  # a smaller image is padded by repetition: the deepest map keeps at least two cells
 
 # ------------------------------------------------------------------------------------------------ prediction
@@ -181,27 +182,39 @@ def overlay(image_HW3: Array, label_HW: Array, palette: Sequence[Colour], alpha:
 _blend = overlay  # `predict_folder` has a flag of the same name
 
 
-def draw_clicks(image_HW3: Array, label_HW: Array, palette: Sequence[Colour], *, zoom: int = 1) -> Array:
+def draw_clicks(
+    image_HW3: Array,
+    label_HW: Array,
+    palette: Sequence[Colour],
+    *,
+    zoom: int = 1,
+    dense_share: float = 0.01,
+) -> Array:
     """The image, enlarged ``zoom`` times, with a ringed dot per labelled pixel -> (zoom H, zoom W, 3) uint8.
 
-    Labels too dense for dots (over 1 % of the pixels: blocks, strokes, masks) are laid over instead.
+    Dots are smaller where there are many; those of a class that touch share their ring, so that a stroke is a
+    thick line with a rim.  Labels too dense for dots (over ``dense_share`` of the pixels: blocks, masks) are
+    laid over instead.
     """
     H, W = label_HW.shape
     y, x = np.nonzero(label_HW < UNLABELLED)
     size = (W * zoom, H * zoom)
-    if len(y) > max(0.01 * H * W, 8):
+    if len(y) > max(dense_share * H * W, 8):
         dense = Image.fromarray(overlay(image_HW3, label_HW, palette, 0.8))
         return np.asarray(dense.resize(size, Image.Resampling.NEAREST))
     # drawn at twice the size and reduced: round dots without steps
     canvas = Image.fromarray(image_HW3).resize((size[0] * 2, size[1] * 2), Image.Resampling.BICUBIC)
-    draw, radius = ImageDraw.Draw(canvas), max(5.0, 0.032 * 2 * zoom * min(H, W))
+    crowd = min(1.0, max(0.3, (MANY_DOTS / max(len(y), 1)) ** 0.5))
+    draw, radius = ImageDraw.Draw(canvas), max(5.0, 0.032 * 2 * zoom * min(H, W) * crowd)
     rings = ((1.0, (0, 0, 0)), (0.86, (255, 255, 255)), (0.66, None))
-    for centre_y, centre_x in zip((y + 0.5) * 2 * zoom, (x + 0.5) * 2 * zoom, strict=True):
-        klass = int(label_HW[int(centre_y / 2 / zoom), int(centre_x / 2 / zoom)])
+    for klass in np.unique(label_HW[y, x]):
+        own = label_HW[y, x] == klass
+        centres = np.stack([x[own], y[own]], axis=1) * 2 * zoom + zoom
         for share, ring in rings:
             r = radius * share
-            box = (centre_x - r, centre_y - r, centre_x + r, centre_y + r)
-            draw.ellipse(box, fill=ring or tuple(palette[klass]))
+            for centre_x, centre_y in centres:
+                box = (centre_x - r, centre_y - r, centre_x + r, centre_y + r)
+                draw.ellipse(box, fill=ring or tuple(palette[klass]))
     return np.asarray(canvas.resize(size, Image.Resampling.BOX))
 
 

@@ -14,11 +14,11 @@ from sparseg.config import DataConfig
 from sparseg.importers import layouts
 from sparseg.importers.build import derive, import_source
 from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint
-from sparseg.importers.summary import describe, format_report
+from sparseg.importers.summary import describe, format_report, inspected
 
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
 
-__all__ = ["format_report", "import_dataset", "prepare", "sparsify_dataset"]
+__all__ = ["format_report", "import_dataset", "inspected", "prepare", "sparsify_dataset"]
 
 
 def import_dataset(
@@ -37,7 +37,7 @@ def import_dataset(
     num_shards: int = 1,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Import a raw dataset (`layout` auto|voc|camvid|cityscapes|folder) into `out` -> the report.
+    """Import a raw dataset (`layout` auto or one of layouts.LAYOUTS) into `out` -> the report.
 
     `out` is a folder to make, or a URL such as s3://bucket/path.  `workers` processes, 0 for this one alone,
     None for as many as pay.  Other options as in DataConfig.  An interrupted import goes on when repeated.
@@ -178,17 +178,6 @@ def _checked(path: str | Path, data: DataConfig) -> shards.Description:
 
 def _listed(root: Path, settings: Settings) -> Source:
     """The listed raw dataset, after all checks that need no decoding."""
-    if (
-        settings.label == "clicks"
-        and not settings.drawn
-        and settings.label_path is None
-        and settings.layout != "folder"
-    ):
-        raise ValueError(
-            "data.label=clicks needs --data.random-pixels N or --data.clicks-per-class N (drawn from dense "
-            "masks), or "
-            "--data.label-path with clicks as PNGs"
-        )
     if settings.drawn and settings.label != "clicks":
         raise ValueError(f"random_pixels and clicks_per_class need label=clicks, got {settings.label}")
     if settings.label not in (*READ_KINDS, "full"):

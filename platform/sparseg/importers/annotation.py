@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.importers.source import Settings, some
+from sparseg.importers.files import some
+from sparseg.importers.source import Settings, SparseRule
 
 Annotation = tuple[np.ndarray, list[dict[str, Any]]]
 """Label (H, W) uint8 with codes, and the strokes that it was drawn from."""
@@ -88,12 +89,14 @@ def converter(table: dict[int, int], hint: str) -> Callable[[Path], np.ndarray]:
     return read
 
 
-def sparse_encoding(files: list[Path], num_classes: int, settings: Settings) -> tuple[dict[int, int], str]:
+def sparse_encoding(
+    files: list[Path], num_classes: int, settings: Settings, rule: SparseRule | None = None
+) -> tuple[dict[int, int], str]:
     """Table of the sparse label PNGs, and a sentence on how it was found.
 
     Undeclared: 254 present means our own codes; else K present means K unlabelled and 255 void (AGMM); else
-    255 means unlabelled (ScribbleSup).  Raises ValueError for a declared code that is a class, or occurs
-    nowhere.
+    255 means unlabelled (ScribbleSup).  The layout's own `rule` goes before.  Raises ValueError for a
+    declared code that is a class or occurs nowhere, and for labels without any unlabelled pixel.
     """
     count_256 = np.zeros(256, dtype=np.int64)
     for file in files:
@@ -104,6 +107,9 @@ def sparse_encoding(files: list[Path], num_classes: int, settings: Settings) -> 
                 raise
     table = {k: k for k in range(num_classes)}
     declared = settings.unlabelled_code
+    by_layout = rule(count_256, declared, str(files[0].parent)) if rule is not None and files else None
+    if by_layout is not None:
+        return by_layout
     if declared is not None:
         if declared < num_classes:
             raise ValueError(
@@ -128,7 +134,14 @@ def sparse_encoding(files: list[Path], num_classes: int, settings: Settings) -> 
         return {**table, **codes}, f"found: {num_classes} = unlabelled, 255 = void (AGMM kind)"
     if count_256[IGNORED]:
         return {**table, IGNORED: UNLABELLED}, "found: 255 = unlabelled (ScribbleSup kind)"
-    return table, "found: no unlabelled pixel, the labels are dense"
+    if not files or count_256[num_classes:].any():
+        return table, "found: no unlabelled pixel"  # values that are no class are refused file by file
+    most = int(count_256.argmax())
+    raise ValueError(
+        f"{files[0].parent}: no unlabelled pixel in {len(files)} label files (value {most} covers "
+        f"{count_256[most] / max(1, count_256.sum()):.1%}), so they are dense masks, or a class id stands "
+        "for unlabelled; train on dense masks with --data.label full, or write 254 where nobody annotated"
+    )
 
 
 def read_points(files: tuple[Path, ...], num_classes: int) -> Points:

@@ -33,7 +33,7 @@ def import_source(
         "classes": source.names,
         "encoding": "",
         "splits": {},
-        "refused": [],
+        "refused": list(source.refused),
         "notes": list(source.notes),
     }
     shards.refuse_taken(out)  # before the label files are read, which may take a while

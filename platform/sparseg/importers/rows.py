@@ -19,14 +19,15 @@ from sparseg.importers.annotation import (
     read_points,
     sparse_encoding,
 )
-from sparseg.importers.source import Item, Settings, Source, some
+from sparseg.importers.files import nearest, some
+from sparseg.importers.source import Item, Settings, Source
 
 DENSE_HINT = "correct classes.txt, or the mask"
 SPARSE_HINT = "declare the unlabelled value with --data.unlabelled-code, or correct classes.txt"
 
 
 def _dense_reader(source: Source) -> Callable[[Path], np.ndarray]:
-    hint = DENSE_HINT
+    hint = source.dense_hint or DENSE_HINT
     if source.dense_is_labels:
         hint += "; sparse labels need dense masks/ beside labels/, for validation at least"
     return converter(source.dense_table, hint)
@@ -53,17 +54,23 @@ def annotator(
             found["points"] = read_points(source.point_files, num_classes)
         points = found["points"]
         absent = [item.id for item in source.splits["train"] if item.id not in points]
-        if absent:
+        if absent and (not settings.skip_bad or len(absent) == len(source.splits["train"])):
             raise ValueError(
-                f"{some(source.point_files)}: {len(absent)} of {len(source.splits['train'])} training "
-                "images are "
-                f"without label: {some(absent)}; remove them from the list or add their clicks"
+                f"{some(source.point_files)}: {len(absent)} of {len(source.splits['train'])} training images "
+                f"are without label: {some(absent)}{nearest(absent, points)}; add their clicks, or leave "
+                "them out with --data.skip-bad"
             )
         report["encoding"] = f"clicks of {some(file.name for file in source.point_files)}"
-        return lambda item, mask, shape, count: draw_points(points[item.id], shape, count)
+
+        def clicked(item: Item, mask: Any, shape: tuple[int, int], count: Counter[str]) -> Annotation:
+            if item.id not in points:
+                raise BadFileError(f"{item.id}: no clicks in {some(source.point_files)}")
+            return draw_points(points[item.id], shape, count)
+
+        return clicked
     files = [item.label for item in source.splits["train"] if item.label is not None]
     if "encoding" not in found:
-        found["encoding"] = sparse_encoding(files, num_classes, settings)
+        found["encoding"] = sparse_encoding(files, num_classes, settings, source.sparse_rule)
     table, report["encoding"] = found["encoding"]
     read = converter(table, SPARSE_HINT)
     return lambda item, mask, shape, count: (read(item.label), [])

@@ -6,14 +6,14 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sparseg import shards, sparsify
 from sparseg.config import IGNORED, MAX_CLASSES
+from sparseg.importers.files import label_files, nearest, read_lines, some
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 READ_KINDS = ("point", "scribble", "clicks", "block")
 
 
@@ -60,6 +60,11 @@ class Item:
     """Sparse annotation as PNG."""
 
 
+SparseRule = Callable[[Any, int | None, str], tuple[dict[int, int], str] | None]
+"""(pixels of every value in all sparse PNGs (256,), declared code, where) -> (value -> class or code, what it
+is), or None."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """A raw dataset, listed but not read."""
@@ -75,6 +80,16 @@ class Source:
     notes: tuple[str, ...] = ()
     dense_is_labels: bool = False
     """Dense masks are taken from labels/ for want of masks/: their density must be checked."""
+    dense_hint: str = ""
+    """What to do about a wrong value in a dense mask, where the layout knows better than the general."""
+    sparse_rule: SparseRule | None = None
+    """The layout's own reading of sparse PNGs; None from it means the general rule."""
+    label_place: Path | None = None
+    """Folder of the sparse PNGs, once found."""
+    mask_place: Path | None = None
+    """Folder of the dense masks, where there is one."""
+    refused: tuple[dict[str, str], ...] = ()
+    """Images that were left out: split, id, reason."""
 
 
 def identity(num_classes: int, **codes: int) -> dict[int, int]:
@@ -88,7 +103,7 @@ def read_names(file: Path) -> list[str]:
     Raises ValueError naming the file and the line.
     """
     names: list[str] = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         match = re.fullmatch(r"(?:(\d+)[\s:,]+)?(\S.*?)", line.strip())
         if not match or line.lstrip().startswith("#"):
             continue
@@ -105,35 +120,6 @@ def read_names(file: Path) -> list[str]:
             f"{file}: needs 1 to {MAX_CLASSES} different class names, one a line; found {len(names)}"
         )
     return names
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, by name.  Raises ValueError if two differ in their suffix only."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    stems: dict[str, Path] = {}
-    for file in files:
-        if file.stem in stems:
-            raise ValueError(
-                f"{stems[file.stem]} and {file} have the same stem, so their labels are one; rename one"
-            )
-        stems[file.stem] = file
-    return files
-
-
-def first_folder(*folders: Path) -> Path | None:
-    """The first that is a folder."""
-    return next((folder for folder in folders if folder.is_dir()), None)
-
-
-def some(names: Iterable[Any], limit: int = 3) -> str:
-    """A short listing for a message."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def existing(path: Path) -> Path | None:
-    """The path if it is a file."""
-    return path if path.is_file() else None
 
 
 def attach(source: Source, settings: Settings) -> Source:
@@ -158,15 +144,7 @@ def attach(source: Source, settings: Settings) -> Source:
                 f"{source.root}, split {split!r}: {len(absent)} of {len(items)} listed images do not exist: "
                 f"{some(absent)}; correct the list, or leave them out with --data.skip-bad"
             )
-        if split == "train" and read:
-            missing = [] if source.point_files else [item.id for item in items if item.label is None]
-        else:
-            missing = [item.id for item in items if item.mask is None]
-        if missing:
-            raise ValueError(
-                f"{source.root}, split {split!r}: {len(missing)} of {len(items)} images are without label: "
-                f"{some(missing)}; add the missing label PNGs or remove the images"
-            )
+        source = _without_unlabelled(source, split, settings, read=split == "train" and read)
     return source
 
 
@@ -194,32 +172,34 @@ def _attach_annotation(source: Source, settings: Settings) -> Source:
         raise ValueError(
             f"data.label_path: {place} is a file, but {kind} labels are read from a folder of PNGs"
         )
-    labels = _label_files(place, [item.id for item in source.splits["train"]])
+    labels, notes = label_files(place, [item.id for item in source.splits["train"]])
     items = [dataclasses.replace(item, label=labels[item.id]) for item in source.splits["train"]]
-    return dataclasses.replace(source, splits={**source.splits, "train": items})
+    splits = {**source.splits, "train": items}
+    return dataclasses.replace(source, splits=splits, notes=(*source.notes, *notes), label_place=place)
 
 
-def _label_files(place: Path, ids: list[str]) -> dict[str, Path | None]:
-    """Label PNG of every id: in the folder, in its train/, or anywhere below it if there is but one."""
-    below: dict[str, list[Path]] = {}
-    for file in sorted(place.rglob("*.png")):
-        below.setdefault(_label_key(file), []).append(file)
-    if not below:
-        raise ValueError(f"{place}: holds no .png label; labels are read from PNGs named as the images")
-    labels = {}
-    for name in ids:
-        labels[name] = existing(place / f"{name}.png") or existing(place / "train" / f"{name}.png")
-        found = below.get(name, [])
-        if labels[name] is None and len(found) > 1:
-            raise ValueError(f"{place}: {len(found)} label files for image {name}: {some(found)}; keep one")
-        labels[name] = labels[name] or next(iter(found), None)
-    return labels
-
-
-def _label_key(file: Path) -> str:
-    """The image id that a label file belongs to; Cityscapes adds a suffix to city_sequence_frame."""
-    match = re.match(r"([A-Za-z-]+_\d{6}_\d{6})_", file.stem)
-    return match.group(1) if match else file.stem
+def _without_unlabelled(source: Source, split: str, settings: Settings, *, read: bool) -> Source:
+    """The source without the images that have no label file, if those may be left out (skip_bad)."""
+    items = source.splits[split]
+    if read:
+        bare = [] if source.point_files else [item.id for item in items if item.label is None]
+        place = source.label_place
+    else:
+        bare, place = [item.id for item in items if item.mask is None], source.mask_place
+    if not bare:
+        return source
+    if not settings.skip_bad or len(bare) == len(items):
+        stems = [file.stem for file in place.rglob("*.png")] if place is not None else []
+        remedy = "add the missing label PNGs, or leave these images out with --data.skip-bad"
+        raise ValueError(
+            f"{source.root}, split {split!r}: {len(bare)} of {len(items)} images are without label: "
+            f"{some(bare)}{f' (looked in {place})' if place else ''}{nearest(bare, stems)}; {remedy}"
+        )
+    reason = f"no label file{f' in {place}' if place else ''}"
+    refused = [{"split": split, "id": name, "reason": f"{name}: {reason}"} for name in bare]
+    gone = set(bare)
+    splits = {**source.splits, split: [item for item in items if item.id not in gone]}
+    return dataclasses.replace(source, splits=splits, refused=(*source.refused, *refused))
 
 
 def fingerprint(source: Source, settings: Settings) -> str:

@@ -1,17 +1,29 @@
-"""An import's report for people."""
+"""An import's report for people, and the same for datasets that were not made by an import."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from sparseg.shards import Description
+import numpy as np
+
+from sparseg import shards
+from sparseg.config import UNLABELLED
+from sparseg.importers.files import some
+from sparseg.importers.rows import Summary
+from sparseg.importers.source import READ_KINDS
+from sparseg.shards import Description, ShardedDataset
 
 REFUSED_SHOWN = 20
+SAMPLED_ROWS = 500  # labels decoded for the distribution per image, where the counts are known already
+QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
+DENSE_LOOKS = 0.5  # share of labelled pixels above which a sparse kind of label is doubted
 
 
 def _share(part: int, whole: int) -> str:
     """Percent with three significant digits: 20 pixels of an image are 0.0116 %."""
-    return f"{100 * part / max(1, whole):.3g} %"
+    text = f"{100 * part / max(1, whole):.3g}"
+    return ">99.9 %" if text == "100" and part < whole else f"{text} %"
 
 
 def describe(dataset: Description) -> str:
@@ -31,47 +43,147 @@ def describe(dataset: Description) -> str:
     return f"{dataset.source} ({kind}{'; '.join(parts)})"
 
 
+# ------------------------------------------------------------------------------------------ from the labels
+
+
+def inspected(dataset: ShardedDataset) -> dict[str, Any]:
+    """The dataset's report, with "per_image" (labelled pixels and classes of an image) for every split.
+
+    Counts that the dataset does not bring along are made by reading all its labels.  Raises ValueError naming
+    split and row for a label that cannot be decoded.
+    """
+    report = dict(dataset.report)
+    report.setdefault("layout", "dataset")
+    report.setdefault("root", str(dataset.path))
+    report.setdefault("classes", dataset.names)
+    report.setdefault("encoding", "254 = unlabelled, 255 = ignored")
+    report["splits"] = {name: dict(counts) for name, counts in report.get("splits", {}).items()}
+    report["notes"] = list(report.get("notes", []))
+    report["refused"] = list(report.get("refused", []))
+    for split, data in dataset.splits.items():
+        known = report["splits"].get(split, {}).get("rows") == len(data)
+        step = max(1, -(-len(data) // SAMPLED_ROWS)) if known else 1
+        total, labelled, classes = _read_labels(dataset, split, range(0, len(data), step))
+        if not known:
+            report["splits"][split] = total.as_dict()
+            report["notes"] += _foreign_values(split, total)
+        report["splits"][split]["per_image"] = {
+            "images": len(labelled),
+            "labelled pixels": np.quantile(labelled, list(QUANTILES.values())).tolist() if labelled else [],
+            "classes": np.quantile(classes, list(QUANTILES.values())).tolist() if classes else [],
+        }
+    return report
+
+
+def _read_labels(dataset: ShardedDataset, split: str, rows: range) -> tuple[Summary, list[int], list[int]]:
+    """Counts of those rows' labels; labelled pixels, and classes, of each."""
+    K = len(dataset.names)
+    total, labelled, classes = Summary(K), [], []
+    data = dataset.splits[split].select_columns(["id", "label"])
+    for number, index in enumerate(rows, 1):
+        row = data[index]
+        try:
+            label_HW = shards.decode_label(row["label"]["bytes"])
+        except (ValueError, OSError, TypeError) as error:
+            raise ValueError(
+                f"{dataset.path}, split {split!r}, row {row['id']}: label cannot be read ({error})"
+            ) from error
+        total.add(label_HW)
+        count_K = np.bincount(label_HW.ravel(), minlength=256)[:K]
+        labelled.append(int(count_K.sum()))
+        classes.append(int((count_K > 0).sum()))
+        if sys.stderr.isatty() and number % 500 == 0:
+            print(f"\rreading labels: {split} {number}/{len(rows)}", end="\r", file=sys.stderr, flush=True)
+    return total, labelled, classes
+
+
+def _foreign_values(split: str, total: Summary) -> list[str]:
+    values = np.flatnonzero(total.count_256[total.num_classes : UNLABELLED]) + total.num_classes
+    count = int(total.count_256[values].sum())
+    what = f"{split}: values {some(values, 8)} ({count} pixels) are neither a class nor 254 or 255"
+    return [f"{what}; import the data again"] if len(values) else []
+
+
+# ------------------------------------------------------------------------------------------------- as text
+
+
 def format_report(report: dict[str, Any]) -> str:
-    """Table of an import: a line a split, the class histogram, the encoding, notes and refused rows."""
-    lines = [
-        f"{report['layout']} at {report['root']}, label {report['label']}",
-        f"encoding: {report['encoding']}",
-        "",
-        f"{'split':<8}{'rows':>8}{'labelled':>12}{'unlabelled':>12}{'ignored':>12}   {'height':<12}width",
-    ]
-    for split, counts in report["splits"].items():
-        whole = counts["labelled"] + counts["unlabelled"] + counts["ignored"]
-        shares = "".join(
-            f"{_share(counts[name], whole):>12}" for name in ("labelled", "unlabelled", "ignored")
-        )
-        height, width = ("..".join(map(str, sorted(set(counts[name])))) for name in ("height", "width"))
-        lines.append(f"{split:<8}{counts['rows']:>8}{shares}   {height:<12}{width}")
-    splits = report["splits"]
-    lines += [
-        "",
-        f"{'class':<24}" + "".join(f"{split + ' pixels':>16}{'%':>8}{'images':>8}" for split in splits),
-    ]
-    for k, name in enumerate(report["classes"]):
-        cells = ""
-        for counts in splits.values():
-            share = 100 * counts["pixels"][k] / max(1, counts["labelled"])
-            cells += f"{counts['pixels'][k]:>16}{share:>8.2f}{counts['images'][k]:>8}"
-        lines.append(f"{f'{k} {name}':<24}{cells}")
-    lines.append("")
-    for split, counts in splits.items():
-        if counts["rows_without_label"]:
-            lines.append(f"note: {split}: {counts['rows_without_label']} rows have no labelled pixel")
-        if "points" in counts or "points_outside" in counts:
-            lines.append(
-                f"note: {split}: {counts.get('points', 0)} clicks drawn, {counts.get('points_outside', 0)} "
-                "outside "
-                f"their image dropped, {counts.get('points_overdrawn', 0)} on a pixel of another class's "
-                "click"
-            )
-    lines += [f"note: {note}" for note in report["notes"]]
+    """Text of an import's report: a line a split, the class histogram, the encoding, notes, refused rows."""
+    kind = f", label {report['label']}" if "label" in report else ""
+    lines = [f"{report['layout']} at {report['root']}{kind}", f"encoding: {report['encoding']}", ""]
+    lines += [*_split_table(report), *_per_image_table(report), "", *_class_table(report), ""]
+    lines += [f"note: {note}" for note in [*_findings(report), *report["notes"]]]
     refused = report["refused"]
     lines.append(f"refused rows: {len(refused)}")
     lines += [f"  {row['split']}: {row['reason']}" for row in refused[:REFUSED_SHOWN]]
     if len(refused) > REFUSED_SHOWN:
         lines.append(f"  and {len(refused) - REFUSED_SHOWN} more, listed in the dataset's sparseg.json")
     return "\n".join(lines)
+
+
+def _split_table(report: dict[str, Any]) -> list[str]:
+    width = max(8, *(len(split) + 2 for split in report["splits"]))
+    head = f"{'split':<{width}}{'rows':>8}{'labelled':>12}{'unlabelled':>12}{'ignored':>12}"
+    lines = [f"{head}   {'height, px':<12}width, px"]
+    for split, counts in report["splits"].items():
+        whole = counts["labelled"] + counts["unlabelled"] + counts["ignored"]
+        names = ("labelled", "unlabelled", "ignored")
+        shares = "".join(f"{_share(counts[name], whole):>12}" for name in names)
+        height, wide = ("..".join(map(str, sorted(set(counts[name])))) for name in ("height", "width"))
+        lines.append(f"{split:<{width}}{counts['rows']:>8,}{shares}   {height:<12}{wide}")
+    return lines
+
+
+def _per_image_table(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for split, counts in report["splits"].items():
+        known = counts.get("per_image", {})
+        for what in ("labelled pixels", "classes"):
+            if known.get(what):
+                cells = "".join(f"{value:>12,.0f}" for value in known[what])
+                sampled = known["images"] < counts["rows"]
+                note = f"   ({known['images']} images, evenly spread)" if sampled else ""
+                lines.append(f"{f'{split}, {what}':<28}{cells}{note}")
+    head = f"{'in one image':<28}" + "".join(f"{name:>12}" for name in QUANTILES)
+    return ["", head, *lines] if lines else []
+
+
+def _class_table(report: dict[str, Any]) -> list[str]:
+    splits = report["splits"]
+    width = max(16, *(len(f"{k} {name}") + 1 for k, name in enumerate(report["classes"])))
+    lines = [
+        f"{'class':<{width}}" + "".join(f"{f'{s}: pixels':>18}{'share':>9}{'images':>8}" for s in splits)
+    ]
+    for k, name in enumerate(report["classes"]):
+        cells = ""
+        for counts in splits.values():
+            share = 100 * counts["pixels"][k] / max(1, counts["labelled"])
+            cells += f"{counts['pixels'][k]:>18,}{share:>7.2f} %{counts['images'][k]:>8,}"
+        lines.append(f"{f'{k} {name}':<{width}}{cells}")
+    return lines
+
+
+def _findings(report: dict[str, Any]) -> list[str]:
+    """What somebody should know before training, read from the counts."""
+    found = []
+    for split, counts in report["splits"].items():
+        if counts["rows_without_label"]:
+            found.append(f"{split}: {counts['rows_without_label']:,} rows have no labelled pixel")
+        if "points" in counts or "points_outside" in counts:
+            found.append(
+                f"{split}: {counts.get('points', 0):,} clicks drawn, {counts.get('points_outside', 0):,} "
+                f"outside their image dropped, {counts.get('points_overdrawn', 0):,} on a pixel of another "
+                "class's click"
+            )
+        never = [name for name, images in zip(report["classes"], counts["images"], strict=True) if not images]
+        if never and split == "train":
+            found.append(f"train: no labelled pixel of {some(never, 12)}; no network can learn them")
+    train = report["splits"].get("train")
+    if train and report.get("label") in READ_KINDS:
+        whole = train["labelled"] + train["unlabelled"] + train["ignored"]
+        if train["labelled"] > DENSE_LOOKS * whole:
+            found.append(
+                f"train: {_share(train['labelled'], whole)} of the pixels are labelled, much for "
+                f"{report['label']} labels; if they are dense masks, use --label full"
+            )
+    return found
