@@ -15,11 +15,12 @@ from sparseg.importers.annotation import (
     Annotation,
     BadFileError,
     converter,
-    draw_points,
-    read_points,
     sparse_encoding,
 )
-from sparseg.importers.source import Settings, Source, some
+from sparseg.importers.formats import read_strokes
+from sparseg.importers.source import Item, Settings, Source, some
+from sparseg.importers.strokes import draw as draw_strokes
+from sparseg.importers.strokes import stored
 
 DENSE_HINT = "correct classes.txt, or the mask"
 SPARSE_HINT = "declare the unlabelled value with --data.unlabelled-code, or correct classes.txt"
@@ -57,20 +58,51 @@ def annotator(source: Source, settings: Settings, report: dict[str, Any]) -> Cal
             [],
         )
     if source.point_files:
-        points = read_points(source.point_files, num_classes)
-        absent = [item.id for item in source.splits["train"] if item.id not in points]
-        if absent:
-            raise ValueError(
-                f"{some(source.point_files)}: {len(absent)} of {len(source.splits['train'])} training "
-                "images are "
-                f"without label: {some(absent)}; remove them from the list or add their clicks"
-            )
-        report["encoding"] = f"clicks of {some(file.name for file in source.point_files)}"
-        return lambda item, mask, shape, count: draw_points(points[item.id], shape, count)
+        return _stroke_annotator(source, settings, report)
     files = [item.label for item in source.splits["train"] if item.label is not None]
     table, report["encoding"] = sparse_encoding(files, num_classes, settings)
     read = converter(table, SPARSE_HINT)
     return lambda item, mask, shape, count: (read(item.label), [])
+
+
+def _stroke_annotator(
+    source: Source, settings: Settings, report: dict[str, Any]
+) -> Callable[..., Annotation]:
+    """Reads all point or stroke files; the function draws those of one image."""
+    train = {item.id for item in source.splits["train"]}
+    label_format, found = read_strokes(
+        source.point_files, settings.label_format, source.names, settings.stroke_px
+    )
+    absent = sorted(train - set(found.strokes))
+    if absent:
+        raise ValueError(
+            f"{some(source.point_files)}: {len(absent)} of {len(train)} training images are without label: "
+            f"{some(absent)}; remove them from the list or add their clicks"
+        )
+    how = "found" if settings.label_format == "auto" else "declared"
+    report["encoding"] = (
+        f"{how}: {label_format} in {some(file.name for file in source.point_files)}; points and lines "
+        f"{settings.stroke_px:g} px wide"
+    )
+    others = sorted(set(found.strokes) - train)
+    if others:
+        report["notes"].append(f"{len(others)} annotated images are not in train, not used: {some(others)}")
+    report["notes"] += found.notes
+
+    def annotate(
+        item: Item, mask: np.ndarray | None, shape: tuple[int, int], count: Counter[str]
+    ) -> Annotation:
+        stated = found.sizes.get(item.id, shape)
+        if stated != shape:
+            turned = " (the image may carry an EXIF rotation)" if stated == shape[::-1] else ""
+            raise ValueError(
+                f"{some(source.point_files)}: image {item.id} was annotated at {stated[1]}x{stated[0]} "
+                f"pixels but {item.image} is {shape[1]}x{shape[0]}{turned}; use the image that was annotated"
+            )
+        label_HW, drawn = draw_strokes(found.strokes[item.id], shape, count)
+        return label_HW, stored(drawn)
+
+    return annotate
 
 
 def _same_size(array: np.ndarray | None, shape: tuple[int, int], file: Path | None, image: Path) -> None:

@@ -32,6 +32,23 @@ def describe(dataset: ShardedDataset) -> str:
     return f"{dataset.path} ({kind}{'; '.join(parts)})"
 
 
+def _drawn(counts: dict[str, Any]) -> list[str]:
+    """What became of the points and strokes of a split."""
+    texts = []
+    if "points" in counts or "points_outside" in counts:
+        texts.append(
+            f"{counts.get('points', 0)} clicks drawn, {counts.get('points_outside', 0)} outside their image "
+            f"dropped, {counts.get('points_overdrawn', 0)} on a pixel of another class's click"
+        )
+    if "strokes" in counts or "strokes_outside" in counts:
+        texts.append(
+            f"{counts.get('strokes', 0)} lines, polygons and masks drawn, {counts.get('strokes_outside', 0)} "
+            f"without a pixel in their image dropped, {counts.get('vertices_outside', 0)} vertices outside, "
+            f"{counts.get('strokes_overdrawn', 0)} pixels of another class drawn over"
+        )
+    return texts
+
+
 def format_report(report: dict[str, Any]) -> str:
     """Table of an import: a line a split, the class histogram, the encoding, notes and refused rows."""
     lines = [
@@ -62,13 +79,7 @@ def format_report(report: dict[str, Any]) -> str:
     for split, counts in splits.items():
         if counts["rows_without_label"]:
             lines.append(f"note: {split}: {counts['rows_without_label']} rows have no labelled pixel")
-        if "points" in counts or "points_outside" in counts:
-            lines.append(
-                f"note: {split}: {counts.get('points', 0)} clicks drawn, {counts.get('points_outside', 0)} "
-                "outside "
-                f"their image dropped, {counts.get('points_overdrawn', 0)} on a pixel of another class's "
-                "click"
-            )
+        lines += [f"note: {split}: {text}" for text in _drawn(counts)]
     lines += [f"note: {note}" for note in report["notes"]]
     refused = report["refused"]
     lines.append(f"refused rows: {len(refused)}")
