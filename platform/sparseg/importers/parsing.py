@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sparseg.config import IGNORED
 from sparseg.importers.source import IMAGE_SUFFIXES, some
 
 MAX_POSITION_PX = 1_000_000.0
@@ -206,9 +208,16 @@ def image_id(name: Any, where: str) -> str:
 
 
 def class_id(label: Any, names: list[str], where: str) -> int:
-    """Index of a class name.  Raises ValueError listing the valid names, the nearest first."""
-    if isinstance(label, str) and label.strip() in names:
-        return names.index(label.strip())
+    """Index of a class name; IGNORED for void, ignore(d) and labelme's __ignore__ where no class is named so.
+
+    Raises ValueError listing the valid names, the nearest first.
+    """
+    if isinstance(label, str):
+        label = label.strip()
+        if label in names:
+            return names.index(label)
+        if re.fullmatch(r"_*(void|ignored?)_*", label, re.IGNORECASE):
+            return IGNORED
     near = difflib.get_close_matches(label[:200], names, n=1, cutoff=0.5) if isinstance(label, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(

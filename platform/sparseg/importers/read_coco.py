@@ -1,12 +1,12 @@
 """COCO JSON: images, categories, and annotations whose `segmentation` is polygons or run lengths (RLE).
 
 https://cocodataset.org/#format-data: polygons [[x, y, x, y, ...], ...]; RLE {"size": [h, w], "counts"} counts
-pixels column by column, unset ones first, as a list, or as the string that pycocotools packs.
+pixels column by column, unset ones first, as a list, or packed into a string.  The string is unpacked here,
+not by pycocotools, which reads past the end of a damaged one and returns unset memory for a short one.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,10 +29,6 @@ from sparseg.importers.parsing import (
     whole,
 )
 from sparseg.importers.strokes import Annotations, Stroke, mask_stroke
-
-PACKED = re.compile("(?:[P-o]{0,5}[0-O])*")
-"""Strings that pycocotools can unpack: numbers of up to six characters, the last one ended.  It reads past
-the end of others."""
 
 
 def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
@@ -138,26 +134,37 @@ def _mask(rle: Any, shape: tuple[int, int], where: str) -> np.ndarray:
         raise ValueError(f"{where}: a mask of {pixels} pixels; at most {MAX_MASK_PIXELS} are read")
     counts = field(rle, "counts", object, where)
     if isinstance(counts, str):
-        return _unpacked(counts, shape, where)
-    if not isinstance(counts, list):
+        runs = _unpacked(counts, where)
+    elif isinstance(counts, list):
+        runs = [whole(count, f"{where}, RLE counts", 0, MAX_MASK_PIXELS) for count in counts]
+    else:
         raise ValueError(f"{where}: RLE counts must be a list or a packed string, got {shown(counts)}")
-    runs = [whole(count, f"{where}, RLE counts", 0, MAX_MASK_PIXELS) for count in counts]
-    if sum(runs) != pixels:
-        raise ValueError(f"{where}: RLE counts {sum(runs)} pixels, its size has {pixels}")
+    if sum(runs) != pixels or min(runs, default=0) < 0:
+        raise ValueError(
+            f"{where}: RLE counts {shown(counts)} give {sum(runs)} pixels, its size has {pixels}"
+        )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape, order="F")
 
 
-def _unpacked(counts: str, shape: tuple[int, int], where: str) -> np.ndarray:
-    try:
-        from pycocotools import mask  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ValueError(
-            f"{where}: compressed RLE needs pycocotools; install it with pip install 'sparseg[coco]'"
-        ) from error
-    if PACKED.fullmatch(counts) is None:
-        raise ValueError(f"{where}: RLE counts {shown(counts)} is no packed string of pycocotools")
-    try:
-        decoded = mask.decode({"size": list(shape), "counts": counts.encode("ascii")})
-    except ValueError as error:
-        raise ValueError(f"{where}: RLE counts do not fill its size {list(shape)} ({error})") from error
-    return decoded.astype(bool)
+def _unpacked(counts: str, where: str) -> list[int]:
+    """Run lengths of a packed string: five bits a character from '0' on, the lowest first, then the sign.
+
+    A sixth bit says that the number goes on; from the fourth number on, it is the difference to the last but
+    one (COCO API, maskApi: "similar to LEB128").
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in counts:
+        bits = ord(letter) - ord("0")
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError(f"{where}: RLE counts {shown(counts)} is no packed string of COCO")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        value -= (1 << shift) if bits & 0x10 else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError(f"{where}: RLE counts {shown(counts)} is cut off")
+    return runs

@@ -57,7 +57,8 @@ def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
             at = [index for name in accepted for index, cell in enumerate(header) if cell == name]
             if not at or header.count(header[at[0]]) > 1:
                 raise ValueError(
-                    f"{file}, line 1: {'no' if not at else 'more than one'} column {' or '.join(accepted)!r} "
+                    f"{file}, line 1: {'more than one' if at else 'no'} column "
+                    f"{' or '.join(map(repr, accepted))} "
                     f"for the {wanted}; the header must name image,row,column,label (or "
                     f"Name,Row,Column,Label), found {shown(','.join(header), 120)}"
                 )

@@ -76,6 +76,8 @@ def _stroke(shape: Any, names: list[str], width_px: float, where: str) -> Stroke
             f"{where}: shape_type {shown(kind)} is not read, only {', '.join(LEAST)}; redraw it as a "
             "polygon in labelme, or export masks as label PNGs"
         )
+    if label == "_background_" and label not in names:  # labelme's own name of class 0
+        label = "background"
     k = class_id(label, names, where)
     y, x = positions(field(shape, "points", list, where), where, LEAST[kind], kind)
     if len(y) > MOST.get(kind, len(y)) or (kind == "rectangle" and len(y) not in (2, 4)):

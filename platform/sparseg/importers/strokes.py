@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparseg.config import UNLABELLED
+from sparseg.config import IGNORED, UNLABELLED
 
 Pixels = tuple[np.ndarray, np.ndarray]
 """Rows and columns of pixels inside the image, int64, possibly repeated."""
@@ -28,6 +28,7 @@ class Stroke:
     """One annotation of one class; positions in pixels, sub-pixel, y and x of equal length."""
 
     class_id: int
+    """A class, or the code IGNORED."""
     kind: Literal["point", "line", "polygon", "mask"]
     y: tuple[float, ...]
     """A mask has two: top and bottom of its box, whole numbers, bottom exclusive."""
@@ -106,8 +107,8 @@ def _vertices_outside(stroke: Stroke, shape: tuple[int, int]) -> int:
 def stored(strokes: Iterable[Stroke]) -> list[dict[str, Any]]:
     """The column `strokes` of the shards: {class, width, y[], x[]}.
 
-    A polygon is its outline, not closed, with width 0 (a line has 1 or more).  Masks are left out: they have
-    no outline of their own, and the label image holds them.
+    A polygon is its outline, not closed, with width 0 (a line has 1 or more).  Masks are left out, for they
+    have no outline of their own, and so is what is IGNORED, for it has no class; the label image holds both.
     """
     return [
         {
@@ -117,7 +118,7 @@ def stored(strokes: Iterable[Stroke]) -> list[dict[str, Any]]:
             "x": list(stroke.x),
         }
         for stroke in strokes
-        if stroke.kind != "mask"
+        if stroke.kind != "mask" and stroke.class_id != IGNORED
     ]
 
 
