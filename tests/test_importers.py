@@ -336,11 +336,11 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a What's-the-Point file"),
-        ("[1, 2]", "not a What's-the-Point file"),
-        ('{"2007_000000": [{"x": 1}]}', "not a What's-the-Point file .KeyError"),
+        ("{", r"points\.json: no valid JSON"),
+        ("[1, 2]", "format not recognised, neither What's-the-Point"),
+        ('{"2007_000000": [{"x": 1}]}', "image 2007_000000: lacks 'y'; it has 'x'"),
         ('{"2007_000000": [{"x": 1, "y": 2, "cls": 33}]}', "2007_000000: click of class 33"),
-        ('{"2007_000000": [{"x": NaN, "y": 2, "cls": 3}]}', "positions finite"),
+        ('{"2007_000000": [{"x": NaN, "y": 2, "cls": 3}]}', "x: position nan; positions are finite numbers"),
         ('{"2007_000000": []}', "3 of 4 training images are without label: 2007_000001"),
     ],
 )

@@ -33,7 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("source", help="folder of the raw dataset")
     add.add_argument("out", help="folder to make, or s3://bucket/path")
     add.add_argument("--label", default="point", choices=["point", "scribble", "clicks", "block", "full"])
-    add.add_argument("--labels", metavar="PATH", help="label PNGs, or a What's-the-Point JSON file")
+    add.add_argument(
+        "--labels", metavar="PATH", help="folder of label PNGs; file or folder of points or strokes"
+    )
+    add.add_argument(
+        "--format",
+        default="auto",
+        choices=["auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco"],
+        help="what is at --labels (default: looks at the files and says what it took)",
+    )
+    add.add_argument("--stroke-width", type=float, default=1.0, metavar="PX", help="of points and lines")
     add.add_argument("--unlabelled", type=int, metavar="CODE", help="value that means: nobody annotated this")
     _add_drawing(add)
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")
@@ -133,6 +142,8 @@ def _import(options: argparse.Namespace) -> None:
         options.out,
         label=options.label,
         label_path=options.labels,
+        label_format=options.format,
+        stroke_px=options.stroke_width,
         unlabelled_code=options.unlabelled,
         random_pixels=options.random_pixels,
         clicks_per_class=options.clicks_per_class,

@@ -1,11 +1,8 @@
-"""Annotation files -> label maps with our codes: PNGs in any encoding, and points."""
+"""Label PNGs in any encoding -> label maps with our codes."""
 
 from __future__ import annotations
 
 import io
-import json
-import math
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,6 @@ from sparseg.importers.source import Settings, SparseRule
 
 Annotation = tuple[np.ndarray, list[dict[str, Any]]]
 """Label (H, W) uint8 with codes, and the strokes that it was drawn from."""
-Points = dict[str, list[tuple[float, float, int]]]
-"""Image id -> (y, x, class), in drawing order."""
 
 
 class BadFileError(ValueError):
@@ -142,51 +137,3 @@ def sparse_encoding(
         f"{count_256[most] / max(1, count_256.sum()):.1%}), so they are dense masks, or a class id stands "
         "for unlabelled; train on dense masks with --data.label full, or write 254 where nobody annotated"
     )
-
-
-def read_points(files: tuple[Path, ...], num_classes: int) -> Points:
-    """What's-the-Point JSON files, merged: {id: [{"x", "y", "cls"}]} -> points with class 0 first.
-
-    Background first, so that an object's click on the same pixel wins.  Raises ValueError naming file and id.
-    """
-    points: Points = {}
-    for file in files:
-        try:
-            content = json.loads(file.read_text())
-            for name, clicks in content.items():
-                points.setdefault(name, []).extend(
-                    (float(c["y"]), float(c["x"]), int(c["cls"])) for c in clicks
-                )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{file}: not a What's-the-Point file ({type(error).__name__}: {error}); "
-                'expected {"image id": [{"x": float, "y": float, "cls": int}, ...]}'
-            ) from error
-    for name, clicks in points.items():
-        for y, x, k in clicks:
-            if not (0 <= k < num_classes and math.isfinite(x) and math.isfinite(y)):
-                raise ValueError(
-                    f"{some(files)}: image {name}: click of class {k} at x={x}, y={y}; classes are "
-                    f"0..{num_classes - 1} "
-                    "and positions finite numbers"
-                )
-        clicks.sort(key=lambda click: click[2] != 0)
-    return points
-
-
-def draw_points(
-    clicks: list[tuple[float, float, int]], shape: tuple[int, int], count: Counter[str]
-) -> Annotation:
-    """Clicks -> one pixel each (floor of the position); those outside the image are dropped and counted."""
-    label_HW = np.full(shape, UNLABELLED, dtype=np.uint8)
-    strokes = []
-    for y, x, k in clicks:
-        row, column = math.floor(y), math.floor(x)
-        if not (0 <= row < shape[0] and 0 <= column < shape[1]):
-            count["points_outside"] += 1
-            continue
-        count["points"] += 1
-        count["points_overdrawn"] += int(label_HW[row, column] not in (UNLABELLED, k))
-        label_HW[row, column] = k
-        strokes.append({"class": k, "width": 1.0, "y": [y], "x": [x]})
-    return label_HW, strokes

@@ -15,12 +15,13 @@ from sparseg.importers.annotation import (
     Annotation,
     BadFileError,
     converter,
-    draw_points,
-    read_points,
     sparse_encoding,
 )
 from sparseg.importers.files import nearest, some
+from sparseg.importers.formats import read_strokes
 from sparseg.importers.source import Item, Settings, Source
+from sparseg.importers.strokes import draw as draw_strokes
+from sparseg.importers.strokes import stored
 
 DENSE_HINT = "correct classes.txt, or the mask"
 SPARSE_HINT = "declare the unlabelled value with --data.unlabelled-code, or correct classes.txt"
@@ -50,30 +51,56 @@ def annotator(
         report["encoding"] = "dense masks"
         return lambda item, mask, shape, count: (mask, [])
     if source.point_files:
-        if "points" not in found:
-            found["points"] = read_points(source.point_files, num_classes)
-        points = found["points"]
-        absent = [item.id for item in source.splits["train"] if item.id not in points]
-        if absent and (not settings.skip_bad or len(absent) == len(source.splits["train"])):
-            raise ValueError(
-                f"{some(source.point_files)}: {len(absent)} of {len(source.splits['train'])} training images "
-                f"are without label: {some(absent)}{nearest(absent, points)}; add their clicks, or leave "
-                "them out with --data.skip-bad"
-            )
-        report["encoding"] = f"clicks of {some(file.name for file in source.point_files)}"
-
-        def clicked(item: Item, mask: Any, shape: tuple[int, int], count: Counter[str]) -> Annotation:
-            if item.id not in points:
-                raise BadFileError(f"{item.id}: no clicks in {some(source.point_files)}")
-            return draw_points(points[item.id], shape, count)
-
-        return clicked
+        return _stroke_annotator(source, settings, report, found)
     files = [item.label for item in source.splits["train"] if item.label is not None]
     if "encoding" not in found:
         found["encoding"] = sparse_encoding(files, num_classes, settings, source.sparse_rule)
     table, report["encoding"] = found["encoding"]
     read = converter(table, SPARSE_HINT)
     return lambda item, mask, shape, count: (read(item.label), [])
+
+
+def _stroke_annotator(
+    source: Source, settings: Settings, report: dict[str, Any], found: dict[str, Any]
+) -> Callable[..., Annotation]:
+    """Reads all point or stroke files; the function draws those of one image."""
+    files, label_format, width_px = source.point_files, settings.label_format, settings.stroke_px
+    if "strokes" not in found:
+        found["strokes"] = read_strokes(files, label_format, source.names, width_px)
+    taken_format, annotated = found["strokes"]
+    train = {item.id for item in source.splits["train"]}
+    absent = sorted(train - set(annotated.strokes))
+    if absent and (not settings.skip_bad or len(absent) == len(train)):
+        raise ValueError(
+            f"{some(files)}: {len(absent)} of {len(train)} training images are without label: "
+            f"{some(absent)}{nearest(absent, annotated.strokes)}; add their clicks, or leave them out with "
+            "--data.skip-bad"
+        )
+    how = "found" if label_format == "auto" else "declared"
+    report["encoding"] = (
+        f"{how}: {taken_format} in {some(file.name for file in files)}; points and lines {width_px:g} px wide"
+    )
+    notes = report.setdefault("notes", [])
+    if others := sorted(set(annotated.strokes) - train):
+        notes.append(f"{len(others)} annotated images are not in train, not used: {some(others)}")
+    notes += annotated.notes
+
+    def annotate(
+        item: Item, mask: np.ndarray | None, shape: tuple[int, int], count: Counter[str]
+    ) -> Annotation:
+        if item.id not in annotated.strokes:
+            raise BadFileError(f"{item.id}: no clicks in {some(files)}")
+        stated = annotated.sizes.get(item.id, shape)
+        if stated != shape:
+            turned = " (the image may carry an EXIF rotation)" if stated == shape[::-1] else ""
+            raise ValueError(
+                f"{some(files)}: image {item.id} was annotated at {stated[1]}x{stated[0]} "
+                f"pixels but {item.image} is {shape[1]}x{shape[0]}{turned}; use the image that was annotated"
+            )
+        label_HW, drawn = draw_strokes(annotated.strokes[item.id], shape, count)
+        return label_HW, stored(drawn)
+
+    return annotate
 
 
 def _same_size(array: np.ndarray | None, shape: tuple[int, int], file: Path | None, image: Path) -> None:

@@ -15,6 +15,11 @@ from sparseg.config import IGNORED, MAX_CLASSES
 from sparseg.importers.files import label_files, nearest, read_lines, some
 
 READ_KINDS = ("point", "scribble", "clicks", "block")
+STROKE_SUFFIXES = {
+    **{"whats-the-point": ".json", "labelme": ".json", "coco": ".json"},
+    **{"scribblesup": ".xml", "cvat": ".xml", "csv": ".csv"},
+}
+"""Format of point and stroke files -> the suffix it is read from."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,8 @@ class Settings:
     layout: str
     label: str = "point"
     label_path: str | None = None
+    label_format: str = "auto"
+    stroke_px: float = 1.0
     unlabelled_code: int | None = None
     random_pixels: int = 0
     clicks_per_class: int = 0
@@ -162,15 +169,16 @@ def _attach_annotation(source: Source, settings: Settings) -> Source:
             looked = f" (looked for {some(places, 9)})" if places else ""
             draw = "; for clicks drawn from dense masks use --data.label clicks --data.random-pixels N"
             raise ValueError(
-                f"{source.root}: no {kind} annotation{looked}; name its folder of PNGs with "
-                f"--data.label-path{draw}"
+                f"{source.root}: no {kind} annotation{looked}; name its folder of PNGs, or its "
+                f"point or stroke files, with --data.label-path{draw}"
             )
-    point_files = (place,) if place.is_file() else tuple(sorted(place.glob("*.json")))
-    if point_files and kind in ("point", "clicks"):
+    point_files = stroke_files(place, settings.label_format)
+    if point_files:
         return dataclasses.replace(source, point_files=point_files)
     if place.is_file():
         raise ValueError(
-            f"data.label_path: {place} is a file, but {kind} labels are read from a folder of PNGs"
+            f"data.label_path: {place} is a file, but label PNGs are read from a folder; point and stroke "
+            f"files end in {' '.join(sorted(set(STROKE_SUFFIXES.values())))}"
         )
     labels, notes = label_files(place, [item.id for item in source.splits["train"]])
     items = [dataclasses.replace(item, label=labels[item.id]) for item in source.splits["train"]]
@@ -200,6 +208,39 @@ def _without_unlabelled(source: Source, split: str, settings: Settings, *, read:
     gone = set(bare)
     splits = {**source.splits, split: [item for item in items if item.id not in gone]}
     return dataclasses.replace(source, splits=splits, refused=(*source.refused, *refused))
+
+
+def stroke_files(place: Path, label_format: str) -> tuple[Path, ...]:
+    """The point and stroke files at a file or (anywhere below) a folder; none if it holds label PNGs.
+
+    Raises ValueError for an unknown format, for a declared one without its files, and for several suffixes.
+    """
+    if label_format == "png":
+        return ()
+    if label_format not in (*STROKE_SUFFIXES, "auto"):
+        known = ", ".join(("auto", "png", *STROKE_SUFFIXES))
+        raise ValueError(f"data.label_format must be one of {known}; got {label_format!r}")
+    found = [place] if place.is_file() else sorted(place.rglob("*"))
+    by_suffix: dict[str, list[Path]] = {}
+    for file in found:
+        if file.suffix.lower() in STROKE_SUFFIXES.values() and file.name[0] != "." and file.is_file():
+            by_suffix.setdefault(file.suffix.lower(), []).append(file)
+    if label_format != "auto":
+        suffix = STROKE_SUFFIXES[label_format]
+        if suffix not in by_suffix:
+            holds = "is no" if place.is_file() else "holds no"
+            raise ValueError(
+                f"{place}: {holds} {suffix} file, from which {label_format} is read; correct "
+                "--data.label-path or --data.label-format"
+            )
+        return tuple(by_suffix[suffix])
+    if len(by_suffix) > 1:
+        firsts = some(files[0] for files in by_suffix.values())
+        raise ValueError(
+            f"{place}: holds annotation files of several kinds ({firsts}); name one file with "
+            "--data.label-path, or its format with --data.label-format"
+        )
+    return tuple(next(iter(by_suffix.values()), ()))
 
 
 def fingerprint(source: Source, settings: Settings) -> str:

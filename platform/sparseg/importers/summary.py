@@ -107,6 +107,23 @@ def _foreign_values(split: str, total: Summary) -> list[str]:
 # ------------------------------------------------------------------------------------------------- as text
 
 
+def _drawn(counts: dict[str, Any]) -> list[str]:
+    """What became of the points and strokes of a split."""
+    texts = []
+    if "points" in counts or "points_outside" in counts:
+        texts.append(
+            f"{counts.get('points', 0)} clicks drawn, {counts.get('points_outside', 0)} outside their image "
+            f"dropped, {counts.get('points_overdrawn', 0)} on a pixel of another class's click"
+        )
+    if "strokes" in counts or "strokes_outside" in counts:
+        texts.append(
+            f"{counts.get('strokes', 0)} lines, polygons and masks drawn, {counts.get('strokes_outside', 0)} "
+            f"without a pixel in their image dropped, {counts.get('vertices_outside', 0)} vertices outside, "
+            f"{counts.get('strokes_overdrawn', 0)} pixels of another class drawn over"
+        )
+    return texts
+
+
 def format_report(report: dict[str, Any]) -> str:
     """Text of an import's report: a line a split, the class histogram, the encoding, notes, refused rows."""
     kind = f", label {report['label']}" if "label" in report else ""
@@ -169,12 +186,7 @@ def _findings(report: dict[str, Any]) -> list[str]:
     for split, counts in report["splits"].items():
         if counts["rows_without_label"]:
             found.append(f"{split}: {counts['rows_without_label']:,} rows have no labelled pixel")
-        if "points" in counts or "points_outside" in counts:
-            found.append(
-                f"{split}: {counts.get('points', 0):,} clicks drawn, {counts.get('points_outside', 0):,} "
-                f"outside their image dropped, {counts.get('points_overdrawn', 0):,} on a pixel of another "
-                "class's click"
-            )
+        found += [f"{split}: {text}" for text in _drawn(counts)]
         never = [name for name, images in zip(report["classes"], counts["images"], strict=True) if not images]
         if never and split == "train":
             found.append(f"train: no labelled pixel of {some(never, 12)}; no network can learn them")

@@ -1,0 +1,78 @@
+"""Which format annotation files are of, and the one reader for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sparseg.importers import read_coco, read_csv, read_cvat, read_labelme, read_points, read_scribblesup
+from sparseg.importers.parsing import json_format, read_json, read_xml, shown, xml_format
+from sparseg.importers.source import STROKE_SUFFIXES, some, stroke_files
+from sparseg.importers.strokes import Annotations
+
+Reader = Callable[[Sequence[Path], list[str], float], Annotations]
+
+MAX_STROKE_PX = 1000
+
+
+def detect_format(place: Path) -> str:
+    """`png`, or the stroke format at a file or folder, by suffix and then by the first file's content.
+
+    Raises ValueError naming the file if its content is of no known format.
+    """
+    files = stroke_files(place, "auto")
+    if not files:
+        return "png"
+    file = files[0]
+    match file.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".json":
+            content = read_json(file)
+            found = json_format(content)
+            seen = f"found {some(map(shown, content), 6)}" if isinstance(content, dict) else "it is no object"
+            looked = (
+                'What\'s-the-Point ({"id": [...]}), labelme ("shapes") nor COCO ("images", "annotations")'
+            )
+        case _:
+            root = read_xml(file)
+            found = xml_format(root)
+            seen = f"its root is <{shown(root.tag)[1:-1]}> with {shown([child.tag for child in root[:3]])}"
+            looked = "ScribbleSup (<annotation> with <polygon>) nor CVAT for images (<annotations>)"
+    if found is None:
+        raise ValueError(f"{file}: format not recognised, neither {looked}; {seen}; see --data.label-format")
+    return found
+
+
+def read_strokes(
+    files: Sequence[Path], label_format: str, names: list[str], width_px: float
+) -> tuple[str, Annotations]:
+    """The format (found if `auto`) and what its reader finds in the files.  Raises ValueError."""
+    if not (math.isfinite(width_px) and 1 <= width_px <= MAX_STROKE_PX):
+        raise ValueError(f"data.stroke_px must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
+    found = detect_format(files[0]) if label_format == "auto" else label_format
+    wrong = [file for file in files if file.suffix.lower() != STROKE_SUFFIXES[found]]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]}: {found} is read from {STROKE_SUFFIXES[found]} files; correct "
+            "--data.label-format, or move the file away"
+        )
+    return found, _reader(found)(files, names, width_px)
+
+
+def _reader(label_format: str) -> Reader:
+    match label_format:
+        case "whats-the-point":
+            return read_points.read
+        case "scribblesup":
+            return read_scribblesup.read
+        case "csv":
+            return read_csv.read
+        case "labelme":
+            return read_labelme.read
+        case "cvat":
+            return read_cvat.read
+        case _:
+            assert label_format == "coco"
+            return read_coco.read

@@ -1,0 +1,84 @@
+"""CSV of points: a header with image, row, column, label (CoralNet: Name, Row, Column, Label), in any order.
+
+Rows and columns are pixels from 0, as CoralNet counts now (its older exports counted from 1).  Other columns
+are not read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sparseg.importers.parsing import class_id, from_text, image_id, position, read_text, shown
+from sparseg.importers.strokes import Annotations, Stroke
+
+COLUMNS = {"image": ("image", "name"), "row": ("row",), "column": ("column",), "label": ("label",)}
+
+
+def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
+    """The points of all files in their order; a label is a class name, or else a class id.
+
+    A row that repeats an earlier one is left out and counted.  A negative position is refused, for pixels
+    count from 0; one beyond the image is seen, and dropped, only when it is drawn.  Raises ValueError naming
+    file and line.
+    """
+    strokes: dict[str, dict[Stroke, None]] = {}
+    spelled: dict[str, str] = {}
+    repeated = 0
+    for file in files:
+        for line, (image, row, column, label) in _records(file):
+            where = f"{file}, line {line}"
+            name = image_id(image, where)
+            if spelled.setdefault(name, image) != image:
+                raise ValueError(
+                    f"{where}: images {shown(image)} and {shown(spelled[name])} have the same id {name}; "
+                    "rename one"
+                )
+            y, x = (
+                position(from_text(text, f"{where}, {axis}"), f"{where}, {axis}", least=0.0)
+                for axis, text in (("row", row), ("column", column))
+            )
+            stroke = Stroke(_class(label, names, where), "point", (y,), (x,), width_px)
+            repeated += stroke in strokes.setdefault(name, {})
+            strokes[name][stroke] = None
+    notes = [f"{repeated} CSV rows repeat an earlier one and were left out"] if repeated else []
+    return Annotations({name: list(points) for name, points in strokes.items()}, notes=notes)
+
+
+def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, [image, row, column, label]) of every record below the header."""
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
+    try:
+        header = [cell.strip().lower() for cell in next(reader)]
+        chosen = []
+        for wanted, accepted in COLUMNS.items():
+            at = [index for name in accepted for index, cell in enumerate(header) if cell == name]
+            if not at or header.count(header[at[0]]) > 1:
+                raise ValueError(
+                    f"{file}, line 1: {'more than one' if at else 'no'} column "
+                    f"{' or '.join(map(repr, accepted))} "
+                    f"for the {wanted}; the header must name image,row,column,label (or "
+                    f"Name,Row,Column,Label), found {shown(','.join(header), 120)}"
+                )
+            chosen.append(at[0])
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{file}, line {reader.line_num}: {len(cells)} fields, but the header has {len(header)}; "
+                    "put names with commas in quotes"
+                )
+            yield reader.line_num, [cells[at].strip() for at in chosen]
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {reader.line_num}: no valid CSV ({error})") from error
+
+
+def _class(label: str, names: list[str], where: str) -> int:
+    if label not in names and label.isascii() and label.isdigit() and len(label) < 5:
+        if int(label) < len(names):
+            return int(label)
+        raise ValueError(f"{where}: class id {label}; ids are 0..{len(names) - 1}, or give the class's name")
+    return class_id(label, names, where)

@@ -1,0 +1,223 @@
+"""Strokes: points, lines, polygons and masks with a class, and how they become a label map.
+
+One rule of position: pixel (row, column) covers [row, row + 1) x [column, column + 1), so a position belongs
+to the pixel of its floor, and the centre of a pixel is at + 0.5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from sparseg.config import IGNORED, UNLABELLED
+
+Pixels = tuple[np.ndarray, np.ndarray]
+"""Rows and columns of pixels inside the image, int64, possibly repeated."""
+
+EDGES_AT_ONCE = 1024  # of a polygon; bounds the memory of one with very many vertices
+
+
+@dataclasses.dataclass(frozen=True)
+class Stroke:
+    """One annotation of one class; positions in pixels, sub-pixel, y and x of equal length."""
+
+    class_id: int
+    """A class, or the code IGNORED."""
+    kind: Literal["point", "line", "polygon", "mask"]
+    y: tuple[float, ...]
+    """A mask has two: top and bottom of its box, whole numbers, bottom exclusive."""
+    x: tuple[float, ...]
+    """A mask has two: left and right of its box."""
+    width_px: float = 1.0
+    """Of points (diameter) and lines; polygons and masks are filled and have none."""
+    bits: bytes = b""
+    """A mask's pixels: its box row by row, eight to a byte (numpy.packbits)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What a reader found in its files."""
+
+    strokes: dict[str, list[Stroke]]
+    """Image id -> its strokes as listed; an image without any has an empty list."""
+    sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """Image id -> (height, width), where the file states them."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What was left out and counted."""
+
+
+def mask_stroke(class_id: int, mask_HW: np.ndarray, top: int = 0, left: int = 0) -> Stroke:
+    """A boolean mask whose corner lies at (top, left), cut to the box of its set pixels."""
+    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+    if not len(rows):
+        return Stroke(class_id, "mask", (0.0, 0.0), (0.0, 0.0))
+    box_hw = mask_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    y, x = ((float(start + at[0]), float(start + at[-1] + 1)) for start, at in ((top, rows), (left, columns)))
+    return Stroke(class_id, "mask", y, x, bits=np.packbits(box_hw).tobytes())
+
+
+def draw(
+    strokes: Iterable[Stroke], shape: tuple[int, int], count: Counter[str]
+) -> tuple[np.ndarray, list[Stroke]]:
+    """Strokes -> label (H, W) uint8 with codes, and the strokes that left a pixel on it.
+
+    Class 0 first, then as listed: an object's click on a pixel of the background wins.  A point outside the
+    image is dropped, also where its disc would reach in; lines, polygons and masks are clipped to the image.
+    `count` receives: points, strokes (drawn); points_outside, strokes_outside (dropped,
+    no pixel of them lies in the image); vertices_outside (of
+    lines and polygons that were drawn); points_overdrawn, strokes_overdrawn (pixels of another class that
+    points and strokes took).
+    """
+    label_HW = np.full(shape, UNLABELLED, dtype=np.uint8)
+    drawn = []
+    for stroke in sorted(strokes, key=lambda stroke: stroke.class_id != 0):
+        unit = "points" if stroke.kind == "point" else "strokes"
+        rows, columns = pixels(stroke, shape)
+        if not len(rows):
+            count[f"{unit}_outside"] += 1
+            continue
+        count[unit] += 1
+        if stroke.kind in ("line", "polygon"):
+            outside = _vertices_outside(stroke, shape)
+            count.update({"vertices_outside": outside} if outside else {})
+        before = label_HW[rows, columns]
+        other = (before != UNLABELLED) & (before != stroke.class_id)
+        if other.any():
+            count[f"{unit}_overdrawn"] += len(np.unique((rows * shape[1] + columns)[other]))
+        label_HW[rows, columns] = stroke.class_id
+        drawn.append(stroke)
+    return label_HW, drawn
+
+
+def _vertices_outside(stroke: Stroke, shape: tuple[int, int]) -> int:
+    """A polygon's vertex may lie on the image's right or lower edge, which belongs to no pixel."""
+    y, x = np.array(stroke.y), np.array(stroke.x)
+    beyond = (
+        (y > shape[0]) | (x > shape[1]) if stroke.kind == "polygon" else (y >= shape[0]) | (x >= shape[1])
+    )
+    return int(((y < 0) | (x < 0) | beyond).sum())
+
+
+def stored(strokes: Iterable[Stroke]) -> list[dict[str, Any]]:
+    """The column `strokes` of the shards: {class, width, y[], x[]}.
+
+    A polygon is its outline, not closed, with width 0 (a line has 1 or more).  Masks are left out, for they
+    have no outline of their own, and so is what is IGNORED, for it has no class; the label image holds both.
+    """
+    return [
+        {
+            "class": stroke.class_id,
+            "width": 0.0 if stroke.kind == "polygon" else float(stroke.width_px),
+            "y": list(stroke.y),
+            "x": list(stroke.x),
+        }
+        for stroke in strokes
+        if stroke.kind != "mask" and stroke.class_id != IGNORED
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ rasterising
+
+
+def pixels(stroke: Stroke, shape: tuple[int, int]) -> Pixels:
+    """The pixels of an image (H, W) that a stroke covers.
+
+    point: the pixel that holds it, or the pen of its width set there.  line: the 8-connected line through
+    the pixels of its vertices (Bresenham), clipped to the image, the pen set on each of its pixels.
+    polygon: pixels whose centre is inside (even-odd), or its outline if it is too thin to hold any.
+    """
+    if stroke.kind == "mask":
+        return _mask_pixels(stroke, shape)
+    if stroke.kind == "polygon":
+        rows, columns = _filled(np.array(stroke.y), np.array(stroke.x), shape)
+        if len(rows):
+            return rows, columns
+    corners = [(math.floor(y), math.floor(x)) for y, x in zip(stroke.y, stroke.x, strict=True)]
+    if stroke.kind == "polygon":
+        corners.append(corners[0])
+    if len(corners) == 1:
+        corners *= 2
+    parts = [_segment(start, end, shape) for start, end in itertools.pairwise(corners)]
+    rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return (rows, columns) if stroke.width_px <= 1 else _pen(rows, columns, stroke.width_px, shape)
+
+
+def _segment(start: tuple[int, int], end: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+    """Bresenham's line from pixel to pixel; only its part inside the image is ever formed."""
+    major = 0 if abs(end[0] - start[0]) >= abs(end[1] - start[1]) else 1
+    minor = 1 - major
+    steps, rise = abs(end[major] - start[major]), end[minor] - start[minor]
+    sign = 1 if end[major] >= start[major] else -1
+    if sign > 0:
+        first, last = max(0, -start[major]), min(steps, shape[major] - 1 - start[major])
+    else:
+        first, last = max(0, start[major] - shape[major] + 1), min(steps, start[major])
+    k = np.arange(first, max(first, last + 1), dtype=np.int64)
+    along = start[major] + sign * k
+    across = start[minor] + (2 * k * rise + steps) // max(1, 2 * steps)
+    inside = (across >= 0) & (across < shape[minor])
+    rows, columns = (along, across) if major == 0 else (across, along)
+    return rows[inside], columns[inside]
+
+
+def _pen(rows: np.ndarray, columns: np.ndarray, width_px: float, shape: tuple[int, int]) -> Pixels:
+    """Pixels at most width / 2 from the centre of a given one, ties to the upper left.
+
+    So a horizontal or vertical line of a whole width w covers exactly w pixels across.
+    """
+    if not len(rows):
+        return rows, columns
+    radius = width_px / 2
+    reach = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
+    top, left = max(0, int(rows.min() + reach[0])), max(0, int(columns.min() + reach[0]))
+    height = min(shape[0], int(rows.max() + reach[-1] + 1)) - top
+    width = min(shape[1], int(columns.max() + reach[-1] + 1)) - left
+    steps_hw = np.zeros((height, width + 1), dtype=np.int32)  # +1 where a run starts, -1 after its end
+    for dy in reach:
+        run = reach[(dy + 1e-6) ** 2 + (reach + 1e-6) ** 2 <= radius**2]
+        if dy == 0 and not len(run):
+            run = np.zeros(1, dtype=int)
+        inside = (rows + dy >= top) & (rows + dy < top + height)
+        if not len(run) or not inside.any():
+            continue
+        row, column = rows[inside] + dy - top, columns[inside] - left
+        np.add.at(steps_hw, (row, np.clip(column + run[0], 0, width)), 1)
+        np.add.at(steps_hw, (row, np.clip(column + run[-1] + 1, 0, width)), -1)
+    found = np.nonzero(np.cumsum(steps_hw, axis=1)[:, :-1] > 0)
+    return found[0] + top, found[1] + left
+
+
+def _filled(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> Pixels:
+    """Pixels whose centre lies inside the closed polygon: parity of the edges crossed from the left."""
+    top = int(np.clip(np.floor(y.min()), 0, shape[0]))
+    bottom = int(np.clip(np.ceil(y.max()), top, shape[0]))
+    crossings_hw = np.zeros((bottom - top, shape[1] + 1), dtype=np.int32)
+    y_end, x_end = np.roll(y, -1), np.roll(x, -1)
+    for at in range(0, len(y), EDGES_AT_ONCE):
+        y0, x0, y1, x1 = (a[at : at + EDGES_AT_ONCE] for a in (y, x, y_end, x_end))
+        first, last = (
+            np.ceil(f(y0, y1) - 0.5).clip(top, bottom).astype(int) for f in (np.minimum, np.maximum)
+        )
+        edge = np.repeat(np.arange(len(y0)), last - first)
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
+        row += first[edge]
+        share = (row + 0.5 - y0[edge]) / (y1 - y0)[edge]
+        column = np.ceil(x0[edge] + share * (x1 - x0)[edge] - 0.5).clip(0, shape[1]).astype(int)
+        np.add.at(crossings_hw, (row - top, column), 1)
+    rows, columns = np.nonzero(np.cumsum(crossings_hw, axis=1)[:, :-1] & 1)
+    return rows + top, columns
+
+
+def _mask_pixels(stroke: Stroke, shape: tuple[int, int]) -> Pixels:
+    (top, bottom), (left, right) = map(int, stroke.y), map(int, stroke.x)
+    count = (bottom - top) * (right - left)
+    flat = np.unpackbits(np.frombuffer(stroke.bits, dtype=np.uint8), count=count)
+    rows, columns = np.nonzero(flat.reshape(bottom - top, right - left))
+    inside = (rows + top < shape[0]) & (columns + left < shape[1])
+    return rows[inside] + top, columns[inside] + left
