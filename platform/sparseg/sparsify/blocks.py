@@ -14,10 +14,12 @@ def blocks(mask_HW: np.ndarray, percent: int, *, seed: int, key: str, grid: int 
     """Full-resolution labels in random blocks that hold `percent` of the annotated pixels.
 
     Tree energy loss (Liang et al., CVPR 2022) trains on 10, 20 and 50 % of Cityscapes' and ADE20K's labels in
-    blocks that its authors made and published as files; how they were cut is not described there.  Our rule:
-    the image is cut into `grid` x `grid` equal blocks (1-pixel ones where the image is smaller), which are
-    taken in a random order, whole, as long as they fit into the budget; of the first that does not, the rows
-    that do are taken from the top, so that the share is met within one row of a block.
+    blocks that its authors made and published as files.  How they cut them was not at hand (their README does
+    not say, the paper's section was not read), so ours may differ, and scores do not compare.
+
+    Our rule: the image is cut into `grid` x `grid` equal blocks (1-pixel ones where the image is smaller),
+    which are taken in a random order, whole, as long as they fit into the budget; of the first that does not,
+    the rows that do are taken from the top, so that the share is met within one row of a block.
 
     mask_HW (H, W) uint8 with codes -> label (H, W) uint8, codes as `random_pixels`; at least one pixel if any
     is annotated.  A function of (seed, key = row id); 10 % are a subset of 20 %.
