@@ -63,6 +63,7 @@ def config_of(batch_size: int, accumulate: int = 1, seed: int = 0) -> Config:
 # ----------------------------------------------------------------------------------------------- whose shards
 
 
+@settings(deadline=None)
 @given(rows=shard_rows, data=st.data())
 def test_shards_are_cut_in_order_and_every_node_has_one(rows: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(rows)))
@@ -71,6 +72,7 @@ def test_shards_are_cut_in_order_and_every_node_has_one(rows: list[int], data: s
     assert all(found)
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 500), num_shards=st.integers(1, 40), data=st.data())
 def test_rows_are_balanced_to_half_a_shard_at_each_cut(
     rows: int, num_shards: int, data: st.DataObject

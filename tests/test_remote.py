@@ -406,6 +406,7 @@ def upload_s3(folder: Path, url: str) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_a_run_from_s3_is_the_run_from_the_folder(folder: Path, s3: CountingProxy, tmp_path: Path) -> None:
     url = upload_s3(folder / "sixteen", "s3://bucket/sets/run")
     outcomes = {}
