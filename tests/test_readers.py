@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -348,7 +349,7 @@ SEG = ["annotations", 0, "segmentation"]
 REFUSED: list[tuple[str, Any, str]] = [
     # files
     *((name, b"", "is empty") for name in FORMATS),
-    *((name, b" \n ", "is empty") for name in FORMATS),
+    *((name, codecs.BOM_UTF8 + b" \n ", "is empty") for name in FORMATS),
     *((name, b"\xff\xfe{\x00", "not UTF-8 text") for name in ("whats-the-point", "csv", "labelme", "coco")),
     *((name, '{"a": ', "no valid JSON") for name in ("whats-the-point", "labelme", "coco")),
     *((name, "[" * 200_000, "JSON nested too deep") for name in ("whats-the-point", "labelme", "coco")),

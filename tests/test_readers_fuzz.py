@@ -1,4 +1,4 @@
-"""No bytes make a reader of annotation files raise anything but ValueError, in one line that names the file."""
+"""No bytes make a reader raise anything but ValueError, in one line that names the file."""
 
 from __future__ import annotations
 
@@ -23,17 +23,61 @@ NAMES = test_readers.NAMES
 SHAPE = (24, 32)
 each_format = pytest.mark.parametrize("label_format", test_readers.FORMATS)
 fuzz = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)  # fmt: skip
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 WORDS = [
-    *("shapes", "label", "points", "shape_type", "imagePath", "imageHeight", "imageWidth", "x", "y", "cls", "tree"),
-    *("images", "annotations", "categories", "id", "file_name", "height", "width", "image_id", "category_id", "name"),
-    *("segmentation", "size", "counts", "img_0.jpg", "polygon", "point", "..", "a/b.jpg", "\0", "\ud800", "", "0"),
-]  # fmt: skip
+    *(
+        "shapes",
+        "label",
+        "points",
+        "shape_type",
+        "imagePath",
+        "imageHeight",
+        "imageWidth",
+        "x",
+        "y",
+        "cls",
+        "tree",
+    ),
+    *(
+        "images",
+        "annotations",
+        "categories",
+        "id",
+        "file_name",
+        "height",
+        "width",
+        "image_id",
+        "category_id",
+        "name",
+    ),
+    *(
+        "segmentation",
+        "size",
+        "counts",
+        "img_0.jpg",
+        "polygon",
+        "point",
+        "..",
+        "a/b.jpg",
+        "\0",
+        "\ud800",
+        "",
+        "0",
+    ),
+]
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 40), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=5)
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 40),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(WORDS),
+    st.text(max_size=5),
+)
 trees = st.recursive(
     leaves,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
@@ -155,8 +199,24 @@ def test_random_json(tmp_path: Path, label_format: str, tree: Any) -> None:
 
 
 attribute = st.sampled_from(
-    ["tree", "1", "-1", "0", "3.5", "1,2", "1,2;3,4", "1,2;3,4;9,9", "1, 4, 1", "6", "nan", "", "x", "999999", "../a"]
-)  # fmt: skip
+    [
+        "tree",
+        "1",
+        "-1",
+        "0",
+        "3.5",
+        "1,2",
+        "1,2;3,4",
+        "1,2;3,4;9,9",
+        "1, 4, 1",
+        "6",
+        "nan",
+        "",
+        "x",
+        "999999",
+        "../a",
+    ]
+)
 ATTRIBUTES = [
     "label",
     "points",
@@ -215,7 +275,7 @@ def test_random_xml(tmp_path: Path, label_format: str, children: list[str], imag
 @pytest.mark.parametrize("label_format", ["scribblesup", "cvat"])
 def test_deep_xml(tmp_path: Path, label_format: str) -> None:
     root = "annotation" if label_format == "scribblesup" else "annotations"
-    deep = "<a>" * 50_000 + "</a>" * 50_000
+    deep = "<a>" * 10_000 + "</a>" * 10_000
     survives(tmp_path, label_format, f"<{root}>{deep}</{root}>".encode())
     survives(tmp_path, label_format, deep.encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import math
@@ -36,7 +37,7 @@ def _bytes(file: Path) -> bytes:
         data = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{file}: unreadable ({error.strerror})") from error
-    if not data.strip():
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise ValueError(f"{file}: is empty; remove it, or export the annotation again")
     return data
 

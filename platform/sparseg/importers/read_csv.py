@@ -51,7 +51,7 @@ def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
     """(line, [image, row, column, label]) of every record below the header."""
     reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     try:
-        header = [cell.strip().lower() for cell in next(reader)]
+        header = [cell.strip().lower() for cell in next(reader, [])]
         chosen = []
         for wanted, accepted in COLUMNS.items():
             at = [index for name in accepted for index, cell in enumerate(header) if cell == name]
