@@ -66,7 +66,8 @@ def _refuse_equal_ids(source: Source) -> None:
             if item.id in first:
                 raise ValueError(
                     f"{source.root}, split {split!r}: two rows have the id {item.id} ("
-                    f"{first[item.id].image} and {item.image}); ids must differ: correct the list, or rename one"
+                    f"{first[item.id].image} and {item.image}); ids must differ: "
+                    "correct the list, or rename one"
                 )
             first[item.id] = item
 
