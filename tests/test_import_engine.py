@@ -360,6 +360,8 @@ def test_equal_ids_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_destination_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="number of workers must be at least 0, got -1"):
+        build_numbers(tmp_path / "set", tmp_path / "log", workers=-1)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file cannot be written to .*name another destination"):
         build_numbers(tmp_path / "file" / "set", tmp_path / "log")

@@ -2,7 +2,7 @@
 
 1. `--rows` generated rows (a few encoded images, used again and again) through the import engine, N and 4N
    of them: images/s and the peak memory of this process and of its largest worker.  It must not grow with N.
-2. `--images` hard links of CamVid's images (--camvid, default ../shared/data/camvid) with drawn clicks, imported
+2. `--images` links to CamVid's images (--camvid, default ../shared/data/camvid) with drawn clicks, imported
    as a folder with 1 and 2 workers in turn: medians, and their ratio.
 
 Every measurement is a process of its own, for the peak of a process never falls.
@@ -100,7 +100,7 @@ def measured(kind: str, count: int, workers: int, source: str = "") -> dict[str,
 
 
 def linked_folder(camvid: Path, count: int, folder: Path) -> None:
-    """`count` hard links of CamVid's training images and masks as a folder dataset."""
+    """`count` links to CamVid's training images and masks as a folder dataset."""
     names = sorted(file.stem for file in (camvid / "images" / "train").iterdir())
     for part in ("images", "masks"):
         (folder / part).mkdir()
@@ -118,9 +118,7 @@ def linked_folder(camvid: Path, count: int, folder: Path) -> None:
 
 def compare_workers(camvid: Path, count: int, rounds: int) -> None:
     """1 and 2 workers in turn on the same images; prints medians and ratio."""
-    with tempfile.TemporaryDirectory(
-        dir=camvid.parent if os.access(camvid.parent, os.W_OK) else None
-    ) as name:
+    with tempfile.TemporaryDirectory() as name:
         linked_folder(camvid, count, Path(name))
         speeds: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(rounds):

@@ -51,6 +51,8 @@ def make_parts(job: Job, parts: Sequence[Part], workers: int | None, done: int =
     `done` counts images that were imported before.  Raises what the first part in listed order raised, or
     KeyboardInterrupt with a sentence.
     """
+    if workers is not None and workers < 0:
+        raise ValueError(f"the number of workers must be at least 0, got {workers}")
     total = done + sum(len(part.items) for part in parts)
     imported = done
     queue = deque(parts)
