@@ -63,12 +63,13 @@ def _refuse_equal_ids(source: Source) -> None:
     for split, items in source.splits.items():
         first: dict[str, Item] = {}
         for item in items:
-            other = first.setdefault(item.id, item)
-            if other is not item:
+            if item.id in first:
                 raise ValueError(
-                    f"{source.root}, split {split!r}: two rows have the id {item.id} ({other.image} and "
-                    f"{item.image}); ids must differ: correct the list, or rename one"
+                    f"{source.root}, split {split!r}: two rows have the id {item.id} ("
+                    f"{first[item.id].image} and {item.image}); ids must differ: "
+                    "correct the list, or rename one"
                 )
+            first[item.id] = item
 
 
 def _open_reader(source: Source, settings: Settings, found: dict[str, Any]) -> shards.Reader:

@@ -1,7 +1,7 @@
 """A dataset as a folder of Arrow shards that Hugging Face `datasets` opens: write, open, decode."""
 
-from sparseg.shards.build import Facts, build, refuse_taken
 from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
+from sparseg.shards.engine import Facts, build, refuse_taken
 from sparseg.shards.parts import Row
 from sparseg.shards.pool import Reader
 from sparseg.shards.reader import Description, ShardedDataset, describe, is_dataset, open, read_manifest

@@ -51,6 +51,8 @@ def make_parts(job: Job, parts: Sequence[Part], workers: int | None, done: int =
     `done` counts images that were imported before.  Raises what the first part in listed order raised, or
     KeyboardInterrupt with a sentence.
     """
+    if workers is not None and workers < 0:
+        raise ValueError(f"the number of workers must be at least 0, got {workers}")
     total = done + sum(len(part.items) for part in parts)
     imported = done
     queue = deque(parts)
@@ -117,13 +119,13 @@ def _make_in_pool(job: Job, queue: deque[Part], workers: int, finished: Callable
         return future
 
     try:
-        # Workers inherit the mask: a Ctrl-C while they import modules must not make them print a traceback.
+        # Workers, started by `submit`, inherit the mask: a Ctrl-C while they import modules must not make
+        # them print a traceback.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            futures.append(submit(queue[0]))  # starts the workers
+            futures.extend(submit(part) for part in list(queue))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        futures.extend(submit(part) for part in list(queue)[1:])
         while futures:  # in listed order, so that of several errors always the same one is raised
             futures.popleft().result()
     except BrokenProcessPool as error:

@@ -12,6 +12,7 @@ from typing import Any
 from sparseg.shards.parts import Shard
 
 WAITS_S = (1.0, 4.0, 16.0)  # between tries
+OBJECT_STORAGE = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 UNFINISHED = "sparseg.unfinished.json"
 NOTES = "uploaded.json"
 
@@ -44,7 +45,7 @@ def announce(url: str, fingerprint: str | None) -> None:
         if fingerprint is None:
             fs.rm_file(file)
         else:
-            fs.makedirs(root, exist_ok=True)
+            _make_folder(fs, root)
             fs.pipe_file(file, json.dumps({"fingerprint": fingerprint}).encode())
     except Exception as error:
         raise ValueError(
@@ -89,7 +90,7 @@ def _put(url: str, name: str, local: Path) -> None:
     target, size = f"{root}/{name}", local.stat().st_size
     for wait_s in (*WAITS_S, None):
         try:
-            fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            _make_folder(fs, target.rsplit("/", 1)[0])
             fs.put_file(str(local), target)
             found = _size(fs, target)
             if found == size:
@@ -103,6 +104,13 @@ def _put(url: str, name: str, local: Path) -> None:
         f"{url}/{name}: the upload failed {len(WAITS_S) + 1} times ({reason}); the same command "
         "goes on from there"
     )
+
+
+def _make_folder(fs: Any, folder: str) -> None:
+    """Where there are folders; on object storage the call would make a bucket, of a misspelt name too."""
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+    if not protocols & OBJECT_STORAGE:
+        fs.makedirs(folder, exist_ok=True)
 
 
 def _size(fs: Any, target: str) -> int | None:
