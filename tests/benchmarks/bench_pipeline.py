@@ -57,7 +57,9 @@ def photo(height: int, width: int, seed: int) -> np.ndarray:
         )
         for channel in range(3):
             plane = Image.fromarray(cells[..., channel].astype(np.float32))
-            total[..., channel] += np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) / octave
+            total[..., channel] += (
+                np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) / octave
+            )
     total = np.where(total[..., :1] > 0.4, total, 0.6 * total[:, ::-1])  # outlines of things
     grain = rng.normal(0, 1.2, (height, width, 1))
     return np.clip(118 + 32 * total + grain, 0, 255).astype(np.uint8)
@@ -184,7 +186,9 @@ def main() -> None:
         real = [file.read_bytes() for file in files]
         cases.insert(2, ("real VOC JPEG, crop 321, geometric", real, plain, False))
         cases.insert(3, ("real VOC JPEG, crop 321, with colour", real, coloured, False))
-    print(f"{'images/s of a core':<38} {'usual':>8} {'without':>8} {'decode':>8} {'ours':>8} {'ratio':>7} {'without':>8}")
+    print(
+        f"{'images/s of a core':<38} {'usual':>8} {'without':>8} {'decode':>8} {'ours':>8} {'ratio':>7} {'without':>8}"
+    )
     for name, published, data, fast in cases:
         chosen = samples(published, data, fast=fast, repeats=4)
         found = rates(
