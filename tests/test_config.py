@@ -107,6 +107,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model.aspp_dilations": ()}, "model.aspp_dilations"),
     ({"model.aspp_dilations": (6, 0)}, "model.aspp_dilations"),
     ({"data.crop_px": 144}, "model.aspp_dilations.*data.crop_px=144.*18 cells"),
+    ({"loss.class_balance": 1.5}, "loss.class_balance"),
     ({"loss.sigma": 0.0}, "loss.sigma"),
     ({"loss.bandwidth": 0.0}, "loss.bandwidth"),
     ({"loss.warmup_epochs": -1.0}, "loss.warmup_epochs"),

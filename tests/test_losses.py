@@ -634,6 +634,34 @@ def test_two_micro_batches_with_the_counts_of_the_whole_add_up_to_it(cut: int, v
     )
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_class_weights_by_hand(balance: float) -> None:
+    weight_K = losses.class_weights([600, 300, 100, 0], balance).double()
+    share_K = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    power_K = share_K**-balance
+    assert torch.allclose(weight_K[:3], power_K / (share_K * power_K).sum(), rtol=1e-6)
+    assert weight_K[3] == 1  # never occurs in training
+    assert (share_K * weight_K[:3]).sum().item() == pytest.approx(1, rel=1e-6)
+    if balance == 1:  # every class then weighs the same
+        assert torch.allclose(share_K * weight_K[:3], torch.full((3,), 1 / 3, dtype=torch.float64))
+
+
+def test_class_weights_multiply_the_pixels_of_their_class_in_seg_only() -> None:
+    batch, config = make_batch(3), LossConfig(method="agmm")
+    weight_K = torch.tensor([2.0, 0.5, 1.0, 3.0, 0.25])
+    plain, _, _ = evaluate(losses.objective, batch, config)
+    weighted, _, _ = evaluate(losses.objective, batch, config, class_weight_K=weight_K)
+    parts = []
+    for k in range(5):  # seg is linear in the weights: a weight at a time
+        alone = torch.zeros(5).index_fill(0, torch.tensor(k), 1.0)
+        parts.append(evaluate(losses.objective, batch, config, class_weight_K=alone)[0]["seg"])
+    assert torch.allclose(sum(parts), plain["seg"], rtol=1e-5)
+    assert torch.allclose((torch.stack(parts) * weight_K).sum(), weighted["seg"], rtol=1e-5)
+    assert not torch.allclose(weighted["seg"], plain["seg"], rtol=1e-2)
+    for name in ("mix", "label", "sep", "absent"):
+        assert torch.equal(weighted[name], plain[name])
+
+
 def test_counts_of_nothing_are_safe() -> None:
     batch = make_batch(23)
     batch = dataclasses.replace(batch, label=torch.full_like(batch.label, IGNORED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,24 @@ def test_the_mixture_starts_after_its_warm_up(folder: Path, tmp_path: Path) -> N
     train.run(config)
     assert [line["mix"] > 0 for line in lines(config)] == [False, False, False, True]
     assert all(line["absent"] > 0 and line["seg"] > 0 for line in lines(config))
+
+
+def test_class_balance_weighs_the_classes_by_their_counted_pixels(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"labelled pixels of split 'train'.*loss.class_balance"):
+        train.run(tiny.config(folder, {"loss.class_balance": 0.5, "run.storage": str(tmp_path / "none")}))
+    counted = tmp_path / "data"
+    shutil.copytree(folder / "data", counted)
+    manifest = json.loads((counted / "sparseg.json").read_text())
+    manifest["report"]["splits"] = {"train": {"pixels": [9, *[1] * (len(tiny.NAMES) - 1)]}}
+    (counted / "sparseg.json").write_text(json.dumps(manifest))
+    first = {}
+    for balance in (0.0, 0.5):
+        storage = str(tmp_path / f"runs{balance}")
+        changes = {"data.root": str(counted), "run.storage": storage, "loss.class_balance": balance}
+        settings = tiny.config(folder, changes | {"optim.max_steps": 1, "loss.method": "ce"})
+        train.run(settings)
+        first[balance] = json.loads((settings.folder / "metrics.jsonl").read_text().splitlines()[0])["seg"]
+    assert first[0.5] != pytest.approx(first[0.0], rel=1e-3)
 
 
 def test_bf16_runs(folder: Path, tmp_path: Path) -> None:

@@ -180,6 +180,9 @@ class LossConfig:
     centroid_reduction: Literal["auto", "sum", "mean"] = "auto"
     """How class means of the images join into the batch centroid of L_sep; `auto` = sum if variance=published
     (as in the released code), else mean."""
+    class_balance: float = 0.0
+    """In L_seg a class of share f of the labelled pixels weighs f ** -class_balance, scaled to a mean of 1
+    over those pixels. 0 = every pixel counts the same, 1 = every class does."""
     seg_weight: float = 1.0
     """Weight of the cross-entropy on labelled pixels."""
     mix_weight: float = 1.0
@@ -196,6 +199,9 @@ class LossConfig:
     def __post_init__(self) -> None:
         _require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
         _require(self.bandwidth > 0, f"loss.bandwidth must be > 0, got {self.bandwidth}")
+        _require(
+            0 <= self.class_balance <= 1, f"loss.class_balance must be in 0..1, got {self.class_balance}"
+        )
         _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
         for name in ("seg", "mix", "label", "sep", "absent"):
             value = getattr(self, f"{name}_weight")

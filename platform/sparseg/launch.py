@@ -99,12 +99,11 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
         checkpoint.refuse_other_run(settings)
     dataset = importers.prepare(settings.data, storage)
     found = shards.describe(dataset, cache=settings.data.cache)
-    for split in (
-        settings.data.train_split,
-        settings.data.val_split,
-    ):  # importers.prepare saw that they exist
+    for split in (settings.data.train_split, settings.data.val_split):
         if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
+    if settings.loss.class_balance:
+        shards.labelled_pixels(found, settings.data.train_split)
     model.build(settings.model, len(found.names), quiet=True)  # a wrong name or file is cheaper to find here
     return settings, dataset
 

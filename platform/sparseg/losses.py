@@ -7,6 +7,8 @@ the gradients too, is the value and the gradient of the whole batch, however une
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -27,6 +29,17 @@ def pixel_counts(label_BHW: Tensor, num_classes: int) -> Tensor:
     return counts
 
 
+def class_weights(pixels_K: Sequence[int], balance: float) -> Tensor:
+    """Weights of the classes in L_seg by their labelled pixels: share ** -balance, of mean 1 over the pixels.
+
+    A class without a pixel gets 1.  balance 0 gives ones; 1 makes every class weigh the same -> (K,) float32.
+    """
+    count_K = torch.tensor(pixels_K, dtype=torch.float64)
+    power_K = count_K.clamp(min=1) ** -balance
+    scale = count_K.sum().clamp(min=1) / (count_K * power_K).sum().clamp(min=1e-300)
+    return torch.where(count_K > 0, power_K * scale, 1.0).float()
+
+
 def objective(
     feature_BDhw: Tensor,
     logits_BKhw: Tensor,
@@ -38,6 +51,7 @@ def objective(
     num_slots: int | None = None,
     passes: int = 1,
     mixture: bool = True,
+    class_weight_K: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All loss terms (Wu et al., CVPR 2023) -> unweighted scalars seg mix label sep absent, and their
     weighted total.
@@ -47,7 +61,8 @@ def objective(
     counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes
     labelled in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation
     passes that share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only
-    seg and absent. Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
+    seg and absent.  class_weight_K: factors on the pixels of a class in seg (`class_weights`).  Terms that
+    are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
     with torch.autocast(logits_BKhw.device.type, enabled=False):
         return _objective(
@@ -60,6 +75,7 @@ def objective(
             num_slots,
             passes,
             mixture,
+            class_weight_K,
         )
 
 
@@ -77,6 +93,7 @@ def _objective(
     num_slots: int | None,
     passes: int,
     mixture_on: bool,
+    class_weight_K: Tensor | None,
 ) -> dict[str, Tensor]:
     num_classes = logits_BKhw.shape[1]
     if counts is None:
@@ -91,7 +108,9 @@ def _objective(
     log_p_BKHW = F.log_softmax(logits_BKhw, 1)
     if config.seg_weight:
         target_BHW = label_BHW.where(label_BHW < num_classes, label_BHW.new_tensor(IGNORED)).long()
-        terms["seg"] = F.nll_loss(log_p_BKHW, target_BHW, ignore_index=IGNORED, reduction="sum") * labelled
+        weight_K = None if class_weight_K is None else class_weight_K.to(log_p_BKHW.dtype)
+        loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
+        terms["seg"] = loss * labelled
     with_absent = bool(config.absent_weight) and config.method != "ce"
     with_pixels = mixture_on and config.method == "agmm" and bool(config.mix_weight or config.label_weight)
     p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW

@@ -32,6 +32,7 @@ def train_step(
     config: Config,
     *,
     mixture: bool,
+    class_weight_K: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
     grad_norm.
@@ -62,6 +63,7 @@ def train_step(
                 num_slots=batch.num_slots,
                 passes=len(batches),
                 mixture=mixture,
+                class_weight_K=class_weight_K,
             )
             terms["total"].backward()
         for name, value in terms.items():
@@ -109,6 +111,7 @@ class Progress:
     network: networks.Segmenter
     optimizer: torch.optim.Optimizer
     average: Average | None
+    class_weight_K: Tensor | None = None
     step: int = 0
     best: dict[str, Any] = dataclasses.field(default_factory=lambda: {"miou": -1.0, "iou": {}, "step": 0})
     metrics_bytes: int = 0
@@ -201,7 +204,9 @@ def advance(
     device = next(model.parameters()).device
     passes = [next(batches).to(device, optim.channels_last) for _ in range(optim.accumulate)]
     mixture = schedule.epoch(step) >= config.loss.warmup_epochs
-    values = train_step(model, passes, progress.optimizer, config, mixture=mixture)
+    values = train_step(
+        model, passes, progress.optimizer, config, mixture=mixture, class_weight_K=progress.class_weight_K
+    )
     if progress.average is not None:
         progress.average.update(progress.network)
     progress.step += 1
@@ -233,6 +238,9 @@ def run(
     data = nodes.open_part(config, dataset or config.data.root, by_node, device)
     schedule = plan(config, data.rows[config.data.train_split])
     progress = start(config, len(data.names), device, quiet=rank > 0)
+    if config.loss.class_balance:
+        pixels_K = shards.labelled_pixels(data, config.data.train_split)
+        progress.class_weight_K = losses.class_weights(pixels_K, config.loss.class_balance).to(device)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
     model = parallel(progress.network, config)
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}

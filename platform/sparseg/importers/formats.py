@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparseg.importers import read_coco, read_csv, read_cvat, read_labelme, read_points, read_scribblesup
+from sparseg.importers.files import some
 from sparseg.importers.parsing import json_format, read_json, read_xml, shown, xml_format
-from sparseg.importers.source import STROKE_SUFFIXES, some, stroke_files
+from sparseg.importers.source import STROKE_SUFFIXES, stroke_files
 from sparseg.importers.strokes import Annotations
 
 Reader = Callable[[Sequence[Path], list[str], float], Annotations]

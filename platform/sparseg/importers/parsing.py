@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sparseg.config import IGNORED
-from sparseg.importers.source import IMAGE_SUFFIXES, some
+from sparseg.importers.files import IMAGE_SUFFIXES, some
 
 MAX_POSITION_PX = 1_000_000.0
 """A position farther out than this is an error of the file, not a click beside the image."""
@@ -78,7 +78,7 @@ def read_xml(file: Path) -> Any:
     """
     from xml.etree.ElementTree import ParseError
 
-    import defusedxml  # type: ignore[import-untyped]
+    import defusedxml
     from defusedxml import ElementTree
 
     data = _bytes(file)

@@ -4,7 +4,15 @@ from sparseg.shards.codec import Colour, decode_image, decode_label, default_pal
 from sparseg.shards.engine import Facts, build, refuse_taken
 from sparseg.shards.parts import Row
 from sparseg.shards.pool import Reader
-from sparseg.shards.reader import Description, ShardedDataset, describe, is_dataset, open, read_manifest
+from sparseg.shards.reader import (
+    Description,
+    ShardedDataset,
+    describe,
+    is_dataset,
+    labelled_pixels,
+    open,
+    read_manifest,
+)
 from sparseg.shards.region import decode_window, encode_fast
 from sparseg.shards.remote import is_url
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
@@ -29,6 +37,7 @@ __all__ = [
     "encode_label",
     "is_dataset",
     "is_url",
+    "labelled_pixels",
     "open",
     "read_manifest",
     "refuse_taken",

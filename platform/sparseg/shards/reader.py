@@ -249,3 +249,18 @@ def _check_columns(path: Path, split: str, columns: dict[str, Any]) -> list[str]
             f"{path}, split {split!r}: column 'present' must be a list of ClassLabel, to name the classes"
         )
     return list(names)
+
+
+def labelled_pixels(dataset: ShardedDataset | Description, split: str) -> list[int]:
+    """Labelled pixels of each class in a split, as its import counted them.
+
+    Raises ValueError for a dataset that was not written by `sparseg import`.
+    """
+    counts = dataset.report.get("splits", {}).get(split, {}).get("pixels")
+    if counts is None or len(counts) != len(dataset.names):
+        where = dataset.source if isinstance(dataset, Description) else dataset.path
+        raise ValueError(
+            f"{where}: no {MANIFEST} that counts the labelled pixels of split {split!r}, which "
+            "loss.class_balance needs; import the data with `sparseg import`, or set --loss.class-balance 0"
+        )
+    return [int(count) for count in counts]

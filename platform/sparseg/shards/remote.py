@@ -36,7 +36,7 @@ def cache_folder(cache: str | None) -> Path:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """fsspec's file system of the URL, and the path in it.  Raises ValueError if its driver is missing."""
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     protocol = url.split("://")[0]
     options = {}

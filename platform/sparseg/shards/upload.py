@@ -123,7 +123,7 @@ def _size(fs: Any, target: str) -> int | None:
 
 def _open(url: str) -> tuple[Any, str]:
     """File system and path of a URL.  Raises ValueError if no package knows it."""
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         fs, root = fsspec.core.url_to_fs(url)
