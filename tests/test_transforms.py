@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -53,13 +55,18 @@ def test_window_lies_in_the_image_and_fits_the_crop(size: tuple[int, int], seed:
     left, top, right, bottom = window.box
     assert 0 <= left < right <= size[1] and 0 <= top < bottom <= size[0]
     assert 1 <= window.height <= WIDE.crop_px and 1 <= window.width <= WIDE.crop_px
-    scale = np.array([window.height / (bottom - top), window.width / (right - left)])
-    rounding = np.array([0.5 / (bottom - top), 0.5 / (right - left)])  # of the size in whole pixels
-    assert (scale >= WIDE.scale_min - rounding - 1e-9).all()
-    assert (scale <= WIDE.scale_max + rounding + 1e-9).all()
+    for whole, length, target in (
+        (size[0], bottom - top, window.height),
+        (size[1], right - left, window.width),
+    ):
+        # both lengths are whole pixels: the factor lies in the range for lengths that differ by half a pixel
+        assert (target + 0.5) / max(length - 0.5, 0.5) >= WIDE.scale_min
+        assert (target - 0.5) / (length + 0.5) <= WIDE.scale_max
+        assert length == whole or target == WIDE.crop_px
     # what is not filled is padding because the image ends there
-    assert window.height == WIDE.crop_px or bottom - top == pytest.approx(size[0])
-    assert window.width == WIDE.crop_px or right - left == pytest.approx(size[1])
+    assert window.height == WIDE.crop_px or bottom - top == size[0]
+    assert window.width == WIDE.crop_px or right - left == size[1]
+    assert all(isinstance(value, int) for value in window.box)
 
 
 def test_scale_position_and_flip_vary() -> None:
@@ -130,10 +137,151 @@ def test_dense_masks_are_sampled_at_the_nearest_pixel(size: tuple[int, int], see
 def test_void_of_the_source_stays_void_and_clicks_are_painted_over_it() -> None:
     label_HW = np.full((100, 100), IGNORED, np.uint8)
     label_HW[51, 51] = 7
-    window = Window((0.0, 0.0, 100.0, 100.0), 25, 25, flip=False)
+    window = Window((0, 0, 100, 100), 25, 25, flip=False)
     crop = transforms.cut_label(label_HW, window, 32, dense=False)
     assert np.argwhere(crop != IGNORED).tolist() == [[12, 12]] and crop[12, 12] == 7
     assert (transforms.cut_label(label_HW, window, 32, dense=True) == IGNORED).all()  # nearest alone loses it
+
+
+# ------------------------------------------------------------------------------- every labelled pixel arrives
+
+RECIPE = DataConfig(crop_px=64)  # scales 0.5 to 2
+Cut = Callable[[np.ndarray, Window, int], np.ndarray]
+
+
+def clicks(size: tuple[int, int], count: int, rng: np.random.Generator) -> np.ndarray:
+    """(H, W) labels: pixels of 12 classes at random places, half of them crowded into a fifth of the image."""
+    label_HW = np.full(size, UNLABELLED, np.uint8)
+    for number in range(count):
+        reach = 1.0 if number % 2 else 0.2
+        y, x = (int(rng.uniform(0, reach) * length) for length in size)
+        label_HW[y, x] = rng.integers(12)
+    return label_HW
+
+
+def assert_all_arrive(cut: Cut, label_HW: np.ndarray, window: Window, crop_px: int) -> None:
+    """Each labelled pixel of the window: its class lies at its place or next to it, or as near as there is room."""
+    crop = cut(label_HW, window, crop_px)
+    upright = crop[:, ::-1] if window.flip else crop
+    left, top, right, bottom = window.box
+    for y, x in np.argwhere(label_HW[top:bottom, left:right] < UNLABELLED):
+        k = label_HW[y + top, x + left]
+        place = np.array([
+            int((y + 0.5) / (bottom - top) * window.height + 1e-9),
+            int((x + 0.5) / (right - left) * window.width + 1e-9),
+        ])  # fmt: skip
+        found = np.argwhere(upright == k) - place
+        assert len(found), f"class {k} at {y, x} is lost"
+        if np.abs(found).max(1).min() > 1:  # then everything nearer is taken
+            squared = (found**2).sum(1).min()
+            taken_yx = np.argwhere(upright[: window.height, : window.width] >= UNLABELLED) - place
+            assert not len(taken_yx) or (taken_yx**2).sum(1).min() >= squared
+
+
+def plain_nearest(label_HW: np.ndarray, window: Window, crop_px: int) -> np.ndarray:
+    """What the usual pipeline does to labels."""
+    part = Image.fromarray(label_HW).crop(window.box)
+    part = part.resize((window.width, window.height), Image.Resampling.NEAREST)
+    crop = np.full((crop_px, crop_px), IGNORED, np.uint8)
+    crop[: window.height, : window.width] = np.asarray(part)
+    return crop[:, ::-1] if window.flip else crop
+
+
+def our_cut(label_HW: np.ndarray, window: Window, crop_px: int) -> np.ndarray:
+    return transforms.cut_label(label_HW, window, crop_px, dense=False)
+
+
+def arrival(cut: Cut, examples: int) -> Callable[[], None]:
+    @settings(max_examples=examples, deadline=None, database=None, report_multiple_bugs=False)
+    @given(size=st.tuples(st.integers(20, 150), st.integers(20, 150)), count=st.integers(1, 150), seed=seeds)
+    def check(size: tuple[int, int], count: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        window = transforms.draw_window(*size, RECIPE, rng)
+        assert_all_arrive(cut, clicks(size, count, rng), window, RECIPE.crop_px)
+
+    return check
+
+
+def test_every_labelled_pixel_of_the_window_arrives_with_its_class() -> None:
+    arrival(our_cut, 100)()
+
+
+def test_plain_nearest_neighbour_loses_labelled_pixels() -> None:
+    with pytest.raises(AssertionError):
+        arrival(plain_nearest, 100)()
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.tuples(st.integers(20, 90), st.integers(20, 90)), num_classes=st.integers(1, 12), seed=seeds)
+def test_only_a_crop_without_room_loses_labels(size: tuple[int, int], num_classes: int, seed: int) -> None:
+    """From crowded to full: as long as a pixel is unlabelled, no label of the window is lost."""
+    rng = np.random.default_rng(seed)
+    label_HW = rng.integers(0, num_classes, size).astype(np.uint8)
+    label_HW[rng.random(size) < rng.random()] = UNLABELLED
+    window = transforms.draw_window(*size, RECIPE, rng)
+    crop = our_cut(label_HW, window, RECIPE.crop_px)
+    if (crop == UNLABELLED).any():
+        assert_all_arrive(our_cut, label_HW, window, RECIPE.crop_px)
+    else:
+        left, top, right, bottom = window.box
+        assert set(np.unique(crop)) <= {*np.unique(label_HW[top:bottom, left:right]), IGNORED}
+
+
+def test_clicks_that_meet_stay_apart_and_strokes_keep_their_width() -> None:
+    label_HW = np.full((40, 40), UNLABELLED, np.uint8)
+    label_HW[10, 10:12], label_HW[11, 10:12] = (1, 2), (3, 4)  # four classes in one pixel of the crop
+    label_HW[20, 4:30] = 5  # a stroke
+    crop = our_cut(label_HW, Window((0, 0, 40, 40), 20, 20, flip=False), 32)
+    places = {k: np.argwhere(crop == k).tolist() for k in (1, 2, 3, 4)}
+    assert {len(found) for found in places.values()} == {1}
+    assert max(abs(y - 5) + abs(x - 5) for found in places.values() for y, x in found) <= 2
+    assert np.argwhere(crop == 5).tolist() == [[10, x] for x in range(2, 15)]
+
+
+def test_blocks_keep_their_outline() -> None:
+    """Two blocks that touch: of the two classes in a border's pixel each is found next to it; nothing moves."""
+    label_HW = np.full((80, 80), UNLABELLED, np.uint8)
+    label_HW[11:51, 10:33], label_HW[11:51, 33:60] = 1, 2  # the border cuts pixels of the crop in two
+    crop = our_cut(label_HW, Window((0, 0, 80, 80), 40, 40, flip=False), 40)
+    assert (crop[5:26, 5:30] < UNLABELLED).all() and (crop < UNLABELLED).sum() == 21 * 25
+    assert (crop[5:26, 5:17] == 1).all() and (crop[5:26, 17:30] == 2).all()
+
+
+# ----------------------------------------------------------------------------------------------- crop_choice
+
+
+@settings(max_examples=100, deadline=None)
+@given(size=sizes, count=st.integers(1, 5), seed=seeds)
+def test_a_labelled_crop_holds_a_labelled_pixel(size: tuple[int, int], count: int, seed: int) -> None:
+    data = DataConfig(crop_px=32, scale_min=2.0, scale_max=3.0, crop_choice="labelled")
+    label_HW = clicks(size, count, np.random.default_rng(seed))
+    _, label = transforms.augment(
+        np.zeros((*size, 3), np.uint8), label_HW, data, (seed, 0, 0), dense=False
+    )
+    assert (label < UNLABELLED).any()
+
+
+def test_the_class_of_a_labelled_crop_is_drawn_evenly() -> None:
+    label_HW = np.full((60, 60), UNLABELLED, np.uint8)
+    label_HW[:20] = 0  # 1200 pixels
+    label_HW[50, 30] = 7  # one
+    drawn = [transforms.draw_focus(label_HW, np.random.default_rng(seed)) for seed in range(400)]
+    rare = sum(place == (50, 30) for place in drawn)
+    assert 160 < rare < 240
+    assert len({place for place in drawn if place != (50, 30)}) > 120  # and the pixel of its class
+    assert transforms.draw_focus(np.full((5, 5), IGNORED, np.uint8), np.random.default_rng(0)) is None
+    data = DataConfig(crop_px=32, crop_choice="labelled")  # nothing to hold: a window at random
+    empty = np.full((60, 60), UNLABELLED, np.uint8)
+    transforms.augment(np.zeros((60, 60, 3), np.uint8), empty, data, (0, 0, 0), dense=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=sizes, seed=seeds)
+def test_a_window_with_a_focus_is_a_window_that_holds_it(size: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, x = int(rng.integers(size[0])), int(rng.integers(size[1]))
+    left, top, right, bottom = transforms.draw_window(*size, WIDE, rng, (y, x)).box
+    assert 0 <= left <= x < right <= size[1] and 0 <= top <= y < bottom <= size[0]
 
 
 # -------------------------------------------------------------------------------------------- image and label
@@ -176,7 +324,7 @@ def test_label_stays_on_the_thing_it_marks(
 
 def test_flip_turns_image_and_label_alike() -> None:
     image_HW3, label_HW = marked((40, 40), (10, 8))
-    upright = Window((0.0, 0.0, 40.0, 40.0), 40, 40, flip=False)
+    upright = Window((0, 0, 40, 40), 40, 40, flip=False)
     turned = dataclasses.replace(upright, flip=True)
     for crop_px in (40, 50):
         image, label = (
@@ -192,11 +340,36 @@ def test_flip_turns_image_and_label_alike() -> None:
 def test_cutting_equals_resizing_the_whole_image_and_then_cutting() -> None:
     rng = np.random.default_rng(0)
     image_HW3 = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
-    window = Window((16.0, 8.0, 16.0 + 40, 8.0 + 30), 15, 20, flip=False)
+    window = Window((16, 8, 16 + 40, 8 + 30), 15, 20, flip=False)
     whole = np.asarray(Image.fromarray(image_HW3).resize((40, 30), Image.Resampling.BILINEAR))
     cut = transforms.cut_image(image_HW3, window, 32)[:15, :20]
     assert np.abs(cut[1:-1, 1:-1].astype(int) - whole[5:18, 9:27].astype(int)).max() <= 1
     assert (transforms.cut_image(image_HW3, window, 32)[15:] == 0).all()
+
+
+def test_encoded_bytes_give_the_same_sample_as_pixels() -> None:
+    rng = np.random.default_rng(3)
+    image_HW3, label_HW = rng.integers(0, 255, (150, 160, 3)).astype(np.uint8), points((150, 160), rng)
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW3).save(buffer, "PNG")
+    data = dataclasses.replace(WIDE, colour=True)
+    for row in range(10):
+        ours = transforms.augment(buffer.getvalue(), label_HW, data, (0, 0, row), dense=False)
+        other = transforms.augment(image_HW3, label_HW, data, (0, 0, row), dense=False)
+        assert all((one == two).all() for one, two in zip(ours, other, strict=True))
+    with pytest.raises(ValueError, match="image is 160x150 pixels but 150x160 are expected"):
+        transforms.augment(buffer.getvalue(), label_HW.T, data, (0, 0, 0), dense=False)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=sizes, seed=seeds)
+def test_resizing_is_pillows_within_rounding(size: tuple[int, int], seed: int) -> None:
+    image_HW3 = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    window = dataclasses.replace(window_of(size, WIDE, seed), flip=False)
+    cut = transforms.cut_image(image_HW3, window, WIDE.crop_px)[: window.height, : window.width]
+    part = Image.fromarray(image_HW3).crop(window.box)
+    expected = np.asarray(part.resize((window.width, window.height), Image.Resampling.BILINEAR))
+    assert np.abs(cut.astype(int) - expected).max() <= 1
 
 
 # ------------------------------------------------------------------------------------------------- randomness

@@ -70,7 +70,7 @@ def colour_matrix(change: ColourChange, mean_rgb: Array) -> Array:
                 step[:3, :3] = amount * np.eye(3) + (1 - amount) * LUMA
             case "hue":
                 cosine, sine = np.cos(2 * np.pi * amount), np.sin(2 * np.pi * amount)
-                turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+                turn = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])
                 step[:3, :3] = np.linalg.inv(RGB_TO_YIQ) @ turn @ RGB_TO_YIQ
         total = step @ total
     total[:3, 3] += change.shift

@@ -170,6 +170,8 @@ def _fewer_tiles(data: bytes, box: Box) -> tuple[bytes, Box, tuple[int, int] | N
             row_end = row + 2
     places, sizes = np.frombuffer(data, "<u4", 2 * rows * columns, len(head)).reshape(2, rows, columns)
     area = np.s_[row:row_end, column:column_end]
+    if (places[area].astype(np.int64) + sizes[area] > len(data)).any():
+        return whole
     tiles = [data[p : p + n] for p, n in zip(places[area].flat, sizes[area].flat, strict=True)]
     part = _tiff((row_end - row) * TILE_PX, (column_end - column) * TILE_PX, tiles)
     x, y = column * TILE_PX, row * TILE_PX
