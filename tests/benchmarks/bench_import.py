@@ -113,7 +113,7 @@ def linked_folder(camvid: Path, count: int, folder: Path) -> None:
                 os.link(source, target)
             except OSError:  # another file system
                 target.symlink_to(source)
-    (folder / "classes.txt").write_text("".join(f"class {k}\n" for k in range(11)))
+    (folder / "classes.txt").write_text("".join(f"class {k}\n" for k in range(12)))  # 11: void
 
 
 def compare_workers(camvid: Path, count: int, rounds: int) -> None:
@@ -124,10 +124,9 @@ def compare_workers(camvid: Path, count: int, rounds: int) -> None:
         for _ in range(rounds):
             for workers, found in speeds.items():
                 found.append(measured("folder", count, workers, name)["images_per_s"])
+                print(f"{count} images of CamVid, {workers} workers: {found[-1]:.0f} images/s", flush=True)
     medians = {workers: statistics.median(found) for workers, found in speeds.items()}
-    for workers, found in speeds.items():
-        shown = ", ".join(f"{speed:.0f}" for speed in found)
-        print(f"{count} images of CamVid, {workers} workers: {medians[workers]:.0f} images/s (of {shown})")
+    print(f"medians: {medians[1]:.0f} images/s with 1 worker, {medians[2]:.0f} with 2")
     print(f"2 workers to 1: {medians[2] / medians[1]:.2f}")
 
 
