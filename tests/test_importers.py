@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import signal
@@ -500,3 +501,27 @@ def test_a_killed_import_leaves_no_dataset(tmp_path: Path, shared_data: Path) ->
     assert process.wait() == -signal.SIGKILL
     left = list((tmp_path / "datasets").iterdir())
     assert left and all(file.name.startswith(".") for file in left)
+
+
+def test_store_fast_keeps_every_pixel_and_leaves_jpegs_as_they_are(tmp_path: Path) -> None:
+    root = fixtures.folder(tmp_path / "raw", count=6)
+    rng = np.random.default_rng(0)
+    for file in sorted((root / "images").glob("*.jpg"))[::2]:  # half of them PNGs larger than a tile
+        name, size = file.stem, (150, 260)
+        file.unlink()
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / "images" / f"{name}.png")
+        mask = fixtures.dense_mask(name, 3, 255, height=size[0], width=size[1])
+        fixtures.save_label(root / "masks" / f"{name}.png", mask)
+        fixtures.save_label(root / "labels" / f"{name}.png", fixtures.sparse_label(mask, 255))
+    stored = {}
+    for store in ("original", "fast"):
+        importers.import_dataset("folder", root, tmp_path / store, store=store)
+        opened = shards.open(tmp_path / store)
+        rows = [row for split in opened.splits.values() for row in split]
+        stored[store] = {row["id"]: row["image"]["bytes"] for row in rows}
+    assert stored["original"].keys() == stored["fast"].keys() and len(stored["fast"]) == 6
+    for name, original in stored["original"].items():
+        fast = stored["fast"][name]
+        assert np.array_equal(shards.decode_image(fast), shards.decode_image(original))
+        assert (fast == original) == original.startswith(b"\xff\xd8")
+        assert Image.open(io.BytesIO(fast)).format in ("JPEG", "TIFF")

@@ -255,9 +255,7 @@ def test_blocks_keep_their_outline() -> None:
 def test_a_labelled_crop_holds_a_labelled_pixel(size: tuple[int, int], count: int, seed: int) -> None:
     data = DataConfig(crop_px=32, scale_min=2.0, scale_max=3.0, crop_choice="labelled")
     label_HW = clicks(size, count, np.random.default_rng(seed))
-    _, label = transforms.augment(
-        np.zeros((*size, 3), np.uint8), label_HW, data, (seed, 0, 0), dense=False
-    )
+    _, label = transforms.augment(np.zeros((*size, 3), np.uint8), label_HW, data, (seed, 0, 0), dense=False)
     assert (label < UNLABELLED).any()
 
 

@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
     )
+    add.add_argument(
+        "--store",
+        default="original",
+        choices=["original", "fast"],
+        help="fast: images that are no JPEG in lossless tiles, so that a crop decodes its own only",
+    )
     add.set_defaults(action=_import)
 
     add = commands.add_parser(
@@ -150,6 +156,7 @@ def _import(options: argparse.Namespace) -> None:
         label_seed=options.seed,
         num_classes=options.num_classes,
         skip_bad=options.skip_bad,
+        store=options.store,
         num_shards=options.shards,
         workers=options.workers,
     )

@@ -58,8 +58,11 @@ class DataConfig:
     """With label=clicks: labelled pixels per class present in an image. 0 = off."""
     label_seed: int = 0
     """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
+    store: Literal["original", "fast"] = "original"
+    """What an import keeps of the images: the files' own bytes, or `fast`: those that are no JPEG again,
+    without loss, in tiles of which a crop decodes its own only. For images far larger than the crop."""
     keep_labels: float = 1.0
-    """Share of the labelled pixels of every image that is kept, in (0, 1]; nested: less is a subset of
+    """Share of the clicks and strokes of every image that is kept, in (0, 1]; nested: less is a subset of
     more."""
     num_classes: int | None = None
     """Number of classes expected; a dataset with another number is refused (default: what the data says)."""

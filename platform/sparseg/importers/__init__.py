@@ -36,6 +36,7 @@ def import_dataset(
     label_seed: int = 0,
     num_classes: int | None = None,
     skip_bad: bool = False,
+    store: str = "original",
     num_shards: int = 1,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def import_dataset(
         label_seed=label_seed,
         num_classes=num_classes,
         skip_bad=skip_bad,
+        store=store,
     )
     listed = _listed(root, settings)
     return import_source(listed, settings, str(out), num_shards=num_shards, workers=workers)
@@ -88,6 +90,7 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
         label_seed=data.label_seed,
         num_classes=data.num_classes,
         skip_bad=data.skip_bad,
+        store=data.store,
     )
     given = listed = None
     if layout == "shards" or isinstance(root, str):

@@ -24,6 +24,7 @@ from sparseg.importers.strokes import draw as draw_strokes
 from sparseg.importers.strokes import stored
 
 DENSE_HINT = "correct classes.txt, or the mask"
+JPEG_SIGNATURE = b"\xff\xd8"
 SPARSE_HINT = "declare the unlabelled value with --data.unlabelled-code, or correct classes.txt"
 
 
@@ -129,8 +130,7 @@ def rows(
     refused: list[dict[str, str]] = []
     for item in items:
         try:
-            image = _read_bytes(item.image)
-            shape = _decoded_shape(item.image, image)
+            image, shape = _read_image(item.image, settings.store)
             mask = None if item.mask is None else read_dense(item.mask)
             _same_size(mask, shape, item.mask, item.image)
             strokes: list[dict[str, Any]] = []
@@ -159,19 +159,19 @@ def rows(
     facts |= {"summary": total.state(), "refused": refused}
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_image(file: Path, store: str) -> tuple[bytes, tuple[int, int]]:
+    """The bytes to store, and (height, width).  A JPEG stays one: anything lossless would be several times
+    larger, and it decodes fast."""
     try:
-        return file.read_bytes()
+        data = file.read_bytes()
+        image_HW3 = shards.decode_image(data)
     except OSError as error:
         raise BadFileError(f"{file}: unreadable image ({error.strerror})") from error
-
-
-def _decoded_shape(file: Path, data: bytes) -> tuple[int, int]:
-    try:
-        height, width, _ = shards.decode_image(data).shape
     except ValueError as error:
         raise BadFileError(f"{file}: {error}") from error
-    return height, width
+    if store == "fast" and not data.startswith(JPEG_SIGNATURE):
+        data = shards.encode_fast(image_HW3)
+    return data, image_HW3.shape[:2]
 
 
 class Summary:

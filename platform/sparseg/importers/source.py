@@ -37,6 +37,7 @@ class Settings:
     label_seed: int = 0
     num_classes: int | None = None
     skip_bad: bool = False
+    store: str = "original"
     recipe: sparsify.Recipe | None = None
     """Of `sparseg sparsify`; runs name random_pixels or clicks_per_class instead."""
 
