@@ -17,6 +17,7 @@ from sparseg.shards import upload
 from sparseg.shards.codec import Colour
 from sparseg.shards.parts import Form, Part, cut_into_parts, is_finished, read_summary
 from sparseg.shards.pool import Job, Reader, make_parts
+from sparseg.shards.remote import is_url
 from sparseg.shards.writer import MANIFEST, exists_error, finish, form_of, join, metadata, sole_writer
 
 Facts = Iterator[tuple[str, dict[str, Any]]]
@@ -48,15 +49,15 @@ def build(
     written, OSError for a full disk, RuntimeError for an upload that fails again and again.
     """
     form = form_of(names, palette, num_shards)
-    place = _staging(out) if upload.is_url(out) else Path(out).absolute()
+    place = _staging(out) if is_url(out) else Path(out).absolute()
     suffix = f".parts-{fingerprint}"
     with sole_writer(place, lambda: _is_taken(out), suffix, shown=out) as folder, _naming_full_disk(out):
-        if upload.is_url(out):
+        if is_url(out):
             upload.announce(out, fingerprint)
         parts = _import_parts(splits, Job(open_reader, folder, form), workers)
         summarise((part.split, read_summary(folder, part.name)["facts"]) for part in parts)
         part_names = {split: [part.name for part in parts if part.split == split] for split in splits}
-        if upload.is_url(out):
+        if is_url(out):
             _finish_remote(out, folder, part_names, names, form, report, num_shards)
         else:
             finish(place, folder, part_names, names, form, report, num_shards)
@@ -70,7 +71,7 @@ def refuse_taken(out: str) -> None:
 
 
 def _is_taken(out: str) -> bool:
-    return upload.exists(out, MANIFEST) if upload.is_url(out) else Path(out).exists()
+    return upload.exists(out, MANIFEST) if is_url(out) else Path(out).exists()
 
 
 def _import_parts(splits: Mapping[str, Sequence[Any]], job: Job, workers: int | None) -> list[Part]:

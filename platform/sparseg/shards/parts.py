@@ -14,6 +14,7 @@ import numpy as np
 
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.shards.codec import Colour, encode_label
+from sparseg.shards.manifest import checksum
 
 PART_ITEMS = 64  # what an interruption costs a worker, at most
 BATCH_BYTES = 2**24  # of encoded rows in memory while writing; a Cityscapes image is 2.3 MB
@@ -157,17 +158,6 @@ def _write_arrow(path: Path, batches: Iterable[Any], form: Form) -> dict[str, An
                 writer.write_batch(batch)
                 rows += batch.num_rows
         return {"bytes": file.size, "rows": rows, "xxh3": file.hash.hexdigest()}
-
-
-def checksum(path: Path) -> str:
-    """xxh3_128 of a file's content, hexadecimal."""
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------------------------------- parts

@@ -34,7 +34,7 @@ def cache_folder(cache: str | None) -> Path:
     return Path(cache or DEFAULT_CACHE).expanduser().absolute()
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[Any, str]:
     """fsspec's file system of the URL, and the path in it.  Raises ValueError if its driver is missing."""
     import fsspec
 
@@ -43,15 +43,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
     if protocol in ("s3", "s3a") and os.environ.get("AWS_ENDPOINT_URL"):
         options["endpoint_url"] = os.environ["AWS_ENDPOINT_URL"]
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        store, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         driver = DRIVERS.get(protocol)
-        remedy = (
-            f"install it with `pip install '{driver}'`" if driver else "copy the dataset to a local folder"
-        )
+        remedy = f"install it with `pip install '{driver}'`" if driver else "use a local folder"
         what = f"needs the package {driver}, which is not here" if driver else f"is not known ({error})"
-        raise ValueError(f"{url}: reading {protocol}:// {what}; {remedy}".replace("\n", " ")) from error
-    return filesystem, path.rstrip("/")
+        raise ValueError(f"{url}: {protocol}:// {what}; {remedy}".replace("\n", " ")) from error
+    return store, str(path).rstrip("/")
 
 
 def read_manifest(url: str) -> Manifest:
@@ -60,9 +58,9 @@ def read_manifest(url: str) -> Manifest:
     Raises ValueError naming the URL if there is none, or it cannot be reached.
     """
     url = url.rstrip("/")
-    filesystem, path = _filesystem(url)
+    store, path = filesystem(url)
     try:
-        text = filesystem.cat_file(f"{path}/{MANIFEST}").decode()
+        text = store.cat_file(f"{path}/{MANIFEST}").decode()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ValueError(
             f"{url} has no {MANIFEST}; give the URL of an imported dataset (import a raw one with "
@@ -91,7 +89,7 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
     folder, url = place(url, manifest, cache), url.rstrip("/")
     if not _missing(folder, manifest, names):
         return 0
-    filesystem, root = _filesystem(url)
+    store, root = filesystem(url)
     with _sole_copier(folder, url):
         missing = _missing(folder, manifest, names)
         num_bytes = sum(manifest.shards[name].bytes for name in missing)
@@ -102,7 +100,7 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
                 f"{num_bytes / 1e9:.1f} GB; name another folder, or shard by node with --data.sharding node"
             )
         (folder / MANIFEST).write_text(manifest.text)
-        fetch = functools.partial(_fetch, filesystem, root, url, folder, manifest)
+        fetch = functools.partial(_fetch, store, root, url, folder, manifest)
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             jobs = [pool.submit(fetch, name) for name in missing]
             try:
@@ -147,7 +145,7 @@ def _missing(folder: Path, manifest: Manifest, names: Sequence[str]) -> list[str
     return [name for name in names if sizes.get(name) != manifest.shards[name].bytes]
 
 
-def _fetch(filesystem: Any, root: str, url: str, folder: Path, manifest: Manifest, name: str) -> None:
+def _fetch(store: Any, root: str, url: str, folder: Path, manifest: Manifest, name: str) -> None:
     """Copy one object; the caller holds the lock, so that the temporary name is ours."""
     target, shard, what = folder / name, manifest.shards[name], ""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +154,7 @@ def _fetch(filesystem: Any, root: str, url: str, folder: Path, manifest: Manifes
         if number:
             time.sleep(PAUSE_S * 2 ** (number - 1))
         try:
-            filesystem.get_file(f"{root}/{name}", str(temporary))
+            store.get_file(f"{root}/{name}", str(temporary))
             size = temporary.stat().st_size
         except FileNotFoundError as error:
             raise ValueError(f"{url}/{name} is missing; copy the dataset there again") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.shards.parts import Shard
+from sparseg.shards.remote import filesystem
 
 WAITS_S = (1.0, 4.0, 16.0)  # between tries
 OBJECT_STORAGE = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
@@ -17,14 +18,9 @@ UNFINISHED = "sparseg.unfinished.json"
 NOTES = "uploaded.json"
 
 
-def is_url(out: str) -> bool:
-    """Whether `out` is a URL such as s3://bucket/path, no folder."""
-    return "://" in out
-
-
 def exists(url: str, name: str) -> bool:
     """Whether a file of that name is below the URL.  Raises ValueError if the storage is not reached."""
-    fs, root = _open(url)
+    fs, root = filesystem(url)
     try:
         fs.invalidate_cache()
         return bool(fs.exists(f"{root}/{name}"))
@@ -39,7 +35,7 @@ def announce(url: str, fingerprint: str | None) -> None:
 
     It shows before the long work whether the destination can be written.  Raises ValueError if not.
     """
-    fs, root = _open(url)
+    fs, root = filesystem(url)
     file = f"{root}/{UNFINISHED}"
     try:
         if fingerprint is None:
@@ -61,7 +57,7 @@ def put_shard(
 
     What was uploaded is noted in `folder`: if size and note agree at the next call, nothing is done.
     """
-    fs, root = _open(url)
+    fs, root = filesystem(url)
     file = folder / NOTES
     noted = json.loads(file.read_text()) if file.exists() else {}
     there = noted.get(shard.name)
@@ -86,7 +82,7 @@ def put_text(url: str, name: str, text: str, folder: Path) -> None:
 
 def _put(url: str, name: str, local: Path) -> None:
     """Upload with retries; the size there must be that of the file.  Raises RuntimeError in the end."""
-    fs, root = _open(url)
+    fs, root = filesystem(url)
     target, size = f"{root}/{name}", local.stat().st_size
     for wait_s in (*WAITS_S, None):
         try:
@@ -119,19 +115,6 @@ def _size(fs: Any, target: str) -> int | None:
         return int(fs.info(target)["size"])
     except FileNotFoundError:
         return None
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """File system and path of a URL.  Raises ValueError if no package knows it."""
-    import fsspec
-
-    try:
-        fs, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"{url}: no file system for it ({_line(error)}); s3:// needs `pip install s3fs`, gs:// gcsfs"
-        ) from error
-    return fs, str(root).rstrip("/")
 
 
 def _line(error: BaseException) -> str:
