@@ -101,7 +101,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data.num_classes": 1}, "data.num_classes"),
     ({"data.num_classes": config.MAX_CLASSES + 1}, "data.num_classes"),
     ({"data.val_split": "train"}, "data.val_split"),
-    ({"data.sharding": "node"}, "data.sharding"),
     ({"model.output_stride": 4}, "model.output_stride"),
     ({"model.feature_channels": 7}, "model.feature_channels"),
     ({"model.aspp_dilations": ()}, "model.aspp_dilations"),

@@ -149,7 +149,7 @@ def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
     """SGD without momentum and decay: the weights move by at most learning rate x clip_norm."""
     plain = {"optim.max_steps": 1, "optim.momentum": 0.0, "optim.weight_decay": 0.0, "optim.clip_norm": 0.01}
     config = configure(folder, tmp_path, plain)
-    before = train.start(config, len(tiny.NAMES), torch.device("cpu"), quiet=True).network
+    before = train.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
     old = {name: p.detach().clone() for name, p in before.named_parameters()}
     train.run(config)
     moved = sum(float((weights(config)[0][name] - p).square().sum()) for name, p in old.items()) ** 0.5
@@ -240,7 +240,7 @@ def test_checkpoints_between_validations(folder: Path, tmp_path: Path) -> None:
 
 def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.ema_decay": 0.5, "optim.max_steps": 2})
-    network = train.start(config, len(tiny.NAMES), torch.device("cpu"), quiet=True).network
+    network = train.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
     expected = {name: p.detach().clone() for name, p in network.named_parameters()}
     train.run(config, should_stop=lambda: stopped_at(config, 1))
     for _ in range(2):

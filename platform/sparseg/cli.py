@@ -28,6 +28,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="sparseg", description="Sparse labels in, segmentation network out.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_OneLineParser)
 
+    _add_import(commands)
+    _add_sparsify(commands)
+
+    add = commands.add_parser("inspect", help="splits, classes, shares labelled, encodings")
+    add.add_argument("dataset")
+    add.add_argument(
+        "--html", metavar="FILE", help="write a contact sheet: images with their labels drawn in"
+    )
+    add.add_argument(
+        "--rows",
+        type=int,
+        default=12,
+        help="images a split on the sheet, more where classes need it (default 12)",
+    )
+    add.set_defaults(action=_inspect)
+
+    _add_checkpoint_commands(commands)
+    return parser
+
+
+def _add_import(commands: Any) -> None:
     add = commands.add_parser("import", help="a raw dataset -> Arrow shards")
     add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "ade20k", "folder"])
     add.add_argument("source", help="folder of the raw dataset")
@@ -61,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.set_defaults(action=_import)
 
+
+def _add_sparsify(commands: Any) -> None:
     add = commands.add_parser(
         "sparsify", help="an imported dataset with dense masks -> one with sparse labels"
     )
@@ -82,22 +105,6 @@ def _parser() -> argparse.ArgumentParser:
         "--width", type=int, metavar="PX", help="of scribbles (3), discs (3), instance clicks (1)"
     )
     add.set_defaults(action=_sparsify)
-
-    add = commands.add_parser("inspect", help="splits, classes, shares labelled, encodings")
-    add.add_argument("dataset")
-    add.add_argument(
-        "--html", metavar="FILE", help="write a contact sheet: images with their labels drawn in"
-    )
-    add.add_argument(
-        "--rows",
-        type=int,
-        default=12,
-        help="images a split on the sheet, more where classes need it (default 12)",
-    )
-    add.set_defaults(action=_inspect)
-
-    _add_checkpoint_commands(commands)
-    return parser
 
 
 def _add_checkpoint_commands(commands: Any) -> None:

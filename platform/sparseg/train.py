@@ -117,10 +117,10 @@ class Progress:
     metrics_bytes: int = 0
 
 
-def start(config: Config, num_classes: int, device: torch.device, *, quiet: bool) -> Progress:
+def start(config: Config, data: shards.ShardedDataset, device: torch.device, *, quiet: bool) -> Progress:
     """Network and optimizer as of the newest checkpoint in STORAGE/NAME, or as the seed gives them."""
     torch.manual_seed(config.run.seed)
-    network = networks.build(config.model, num_classes, quiet=quiet)
+    network = networks.build(config.model, len(data.names), quiet=quiet)
     network = network.to(device)
     if config.optim.channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -129,6 +129,9 @@ def start(config: Config, num_classes: int, device: torch.device, *, quiet: bool
     optimizer = make_optimizer(network, config)
     average = Average(network, config.optim.ema_decay) if config.optim.ema_decay else None
     progress = Progress(network, optimizer, average)
+    if config.loss.class_balance:
+        pixels_K = shards.labelled_pixels(data, config.data.train_split)
+        progress.class_weight_K = losses.class_weights(pixels_K, config.loss.class_balance).to(device)
     saved = checkpoint.all_of(config.folder)
     if saved:
         tensors, state = checkpoint.load_state(saved[-1], device)
@@ -237,10 +240,7 @@ def run(
     by_node = node if node is not None and config.data.sharding == "node" else nodes.Node(0, 1, rank, world)
     data = nodes.open_part(config, dataset or config.data.root, by_node, device)
     schedule = plan(config, data.rows[config.data.train_split])
-    progress = start(config, len(data.names), device, quiet=rank > 0)
-    if config.loss.class_balance:
-        pixels_K = shards.labelled_pixels(data, config.data.train_split)
-        progress.class_weight_K = losses.class_weights(pixels_K, config.loss.class_balance).to(device)
+    progress = start(config, data, device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
     model = parallel(progress.network, config)
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}

@@ -13,7 +13,7 @@ from sparseg import shards, sparsify
 from sparseg.config import DataConfig
 from sparseg.importers import layouts
 from sparseg.importers.build import derive, import_source
-from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint
+from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint, settings_of
 from sparseg.importers.summary import describe, format_report, inspected
 
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
@@ -78,20 +78,7 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
     if layout == "auto":
         is_imported = isinstance(root, str) or shards.is_dataset(root)
         layout = "shards" if is_imported else layouts.detect(Path(root))
-    settings = Settings(
-        layout=layout,
-        label=data.label,
-        label_path=data.label_path,
-        label_format=data.label_format,
-        stroke_px=data.stroke_px,
-        unlabelled_code=data.unlabelled_code,
-        random_pixels=data.random_pixels,
-        clicks_per_class=data.clicks_per_class,
-        label_seed=data.label_seed,
-        num_classes=data.num_classes,
-        skip_bad=data.skip_bad,
-        store=data.store,
-    )
+    settings = settings_of(data, layout)
     given = listed = None
     if layout == "shards" or isinstance(root, str):
         given = _checked(root, data)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import shards, sparsify
-from sparseg.config import IGNORED, MAX_CLASSES
+from sparseg.config import IGNORED, MAX_CLASSES, DataConfig
 from sparseg.importers.files import label_files, nearest, read_lines, some
 
 READ_KINDS = ("point", "scribble", "clicks", "block")
@@ -54,6 +54,12 @@ class Settings:
         if self.clicks_per_class:
             return sparsify.Recipe(kind="clicks", budget=self.clicks_per_class, seed=self.label_seed)
         return self.recipe
+
+
+def settings_of(data: DataConfig, layout: str) -> Settings:
+    """What a run's configuration asks of its import."""
+    names = {field.name for field in dataclasses.fields(Settings)} - {"layout", "recipe"}
+    return Settings(layout=layout, **{name: getattr(data, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
