@@ -141,7 +141,7 @@ def test_scribblesup(tmp_path: Path) -> None:
 
 
 def test_scribblesups_names_become_vocs(tmp_path: Path) -> None:
-    names = importers.layouts.VOC_NAMES
+    names = importers.layout_voc.VOC_NAMES
     theirs = "background plane bike bird boat bottle bus car cat chair cow table dog horse motorbike person"
     theirs += " plant sheep sofa train monitor"
     text = "".join(
@@ -750,7 +750,7 @@ def test_annotated_images_outside_train_are_reported_and_unused(tmp_path: Path) 
 @pytest.mark.shared
 def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
     files = sorted((shared_data / "annotations" / "labelme").glob("*.json"))
-    names = importers.layouts.VOC_NAMES
+    names = importers.layout_voc.VOC_NAMES
     found = read_labelme.read(files, names)
     assert {name: len(strokes) for name, strokes in found.strokes.items()} == {
         file.stem: len(json.loads(file.read_text())["shapes"]) for file in files
@@ -766,7 +766,7 @@ def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
 
 @pytest.mark.shared
 def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
-    names = importers.layouts.VOC_NAMES
+    names = importers.layout_voc.VOC_NAMES
     found = read_labelme.read(sorted((shared_data / "annotations" / "labelme").glob("*.json")), names)
     compared = 0
     for name, strokes in found.strokes.items():
@@ -783,7 +783,7 @@ def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
 @pytest.mark.shared
 def test_genuine_clicks_of_all_of_voc(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "whats_the_point"
-    names = importers.layouts.VOC_NAMES
+    names = importers.layout_voc.VOC_NAMES
     assert detect_format(folder) == "whats-the-point"
     clicks = read_points.read([folder / "voc_whats_the_point.json"], names).strokes
     assert (len(clicks), sum(map(len, clicks.values()))) == (12_180, 32_697)
