@@ -2,7 +2,7 @@
 
 from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
 from sparseg.shards.reader import ShardedDataset, is_dataset, open
-from sparseg.shards.region import decode_window, encode_fast
+from sparseg.shards.region import decode_window, encode_fast, encode_raw
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, Row, write
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "default_palette",
     "encode_fast",
     "encode_label",
+    "encode_raw",
     "is_dataset",
     "open",
     "write",
