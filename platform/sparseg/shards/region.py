@@ -80,7 +80,7 @@ def _shortened(data: bytes, box: Box) -> tuple[bytes, Box, tuple[int, int] | Non
 def _baseline_height_at(data: bytes) -> int | None:
     """Where a baseline JPEG of 1 or 3 channels holds its height; None for other kinds and damaged ones."""
     at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
+    while at + 10 <= len(data) and data[at : at + 1] == b"\xff":
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in (0xC0, 0xC1):
             return at + 5 if data[at + 4] == 8 and data[at + 9] in (1, 3) else None
