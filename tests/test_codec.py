@@ -1,10 +1,13 @@
-"""Which images and labels are taken, what they become; a window equals the same part of the whole; hostile bytes."""
+"""Which images and labels are taken, what they become; a window equals the same part of the whole; hostile
+bytes.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +86,7 @@ def test_opaque_alpha_and_palettes_are_taken_and_see_through_ones_are_not() -> N
     opaque.putpixel((3, 2), (1, 2, 3, 254))
     grey_alpha.putpixel((3, 2), (1, 254))
     for see_through in (encoded(opaque), encoded(grey_alpha), encoded(palette, transparency=5)):
-        with pytest.raises(ValueError, match="see-through pixels.*flatten it"):
+        with pytest.raises(ValueError, match=r"see-through pixels.*flatten it"):
             shards.decode_image(see_through)
     bits = Image.fromarray((GREY > 100).astype(np.uint8) * 255).convert("1")
     assert set(np.unique(shards.decode_image(encoded(bits)))) == {0, 255}
@@ -114,9 +117,9 @@ def test_the_content_decides_what_a_file_is() -> None:
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"%!PS-Adobe-3.0 EPSF-3.0\n",
     ):
-        with pytest.raises(ValueError, match="unreadable or truncated image .*none of JPEG, PNG"):
+        with pytest.raises(ValueError, match=r"unreadable or truncated image .*none of JPEG, PNG"):
             shards.decode_image(text)
-        with pytest.raises(ValueError, match="unreadable or truncated label .*none of PNG"):
+        with pytest.raises(ValueError, match=r"unreadable or truncated label .*none of PNG"):
             shards.decode_label(text)
 
 
@@ -136,13 +139,13 @@ def test_decompression_bombs_are_refused_with_the_limit(side: int) -> None:
         ("label", shards.decode_label, 0),
         ("image", lambda data: shards.decode_window(data, (0, 0, 9, side)), 2),
     ):
-        with pytest.raises(ValueError, match=f"{what} is taken for a decompression bomb.*8192x8192.*tiles"):
+        with pytest.raises(ValueError, match=rf"{what} is taken for a decompression bomb.*8192x8192.*tiles"):
             decode(png_header(side, side, colour_type=colour_type))
 
 
 def test_empty_images_are_refused() -> None:
     for data in (png_header(0, 5), b"P6\n0 4\n255\n", png_header(5, 0)):
-        with pytest.raises(ValueError, match="unreadable or truncated|is empty"):
+        with pytest.raises(ValueError, match=r"unreadable or truncated|is empty"):
             shards.decode_image(data)
 
 
@@ -198,6 +201,7 @@ KINDS = {
     "webp": lambda a: encoded(Image.fromarray(a), "WEBP", lossless=True, method=0),
     "tiff": lambda a: encoded(Image.fromarray(a), "TIFF", compression="tiff_lzw"),
     "fast": shards.encode_fast,
+    "raw": shards.encode_raw,
 }
 
 
@@ -248,10 +252,11 @@ def test_less_is_decoded_where_the_format_lets_one() -> None:
         shards.decode_window(bytes(damaged), (400, 520, 500, 600))
 
 
-def test_the_fast_form_is_lossless_and_opens_as_any_image() -> None:
+@pytest.mark.parametrize("encode", [shards.encode_fast, shards.encode_raw])
+def test_the_stored_forms_are_lossless_and_open_as_any_image(encode: Callable[[np.ndarray], bytes]) -> None:
     for size in ((1, 1), (128, 128), (128, 129), (129, 1), (300, 517)):
         image = picture(*size)
-        data = shards.encode_fast(image)
+        data = encode(image)
         opened = Image.open(io.BytesIO(data))
         assert opened.size == size[::-1] and opened.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(opened), image)
@@ -259,7 +264,7 @@ def test_the_fast_form_is_lossless_and_opens_as_any_image() -> None:
 
 
 def test_a_box_or_shape_that_is_not_the_images_is_refused() -> None:
-    for kind in ("jpeg 4:2:0", "png", "webp", "fast"):
+    for kind in ("jpeg 4:2:0", "png", "webp", "fast", "raw"):
         data = KINDS[kind](picture(150, 140))
         for box in ((0, 0, 141, 5), (-1, 0, 5, 5), (3, 3, 3, 9), (0, 5, 9, 151), (0, 9, 4, 4)):
             with pytest.raises(ValueError, match="does not lie in the image of 140x150"):
@@ -268,7 +273,7 @@ def test_a_box_or_shape_that_is_not_the_images_is_refused() -> None:
             shards.decode_window(data, (0, 0, 5, 5), (140, 150))
 
 
-# ----------------------------------------------------------------------------------------------------- hostile
+# --------------------------------------------------------------------------------------------------- hostile
 
 
 SEEDS = [make(picture(40, 140)) for make in KINDS.values()]

@@ -1,4 +1,6 @@
-"""The fused colour change: each step is torchvision's where that is linear, the chain is one matrix, blur is exact."""
+"""The fused colour change: each step is torchvision's where that is linear, the chain is one matrix, blur
+is exact.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ def test_hue_turns_the_chrominance_and_keeps_luma_and_grey() -> None:
 @pytest.mark.parametrize("rgb", [(170, 90, 90), (90, 170, 90), (90, 90, 170), (160, 150, 90)])
 @pytest.mark.parametrize("amount", [-0.2, -0.1, 0.1, 0.2])
 def test_hue_turns_the_way_torchvisions_does(rgb: tuple[int, int, int], amount: float) -> None:
-    """The angle in the chrominance plane moves in the same direction, by the same amount within 40 degrees."""
+    """The angle in the chrominance plane moves the same way, by the same amount within 40 degrees."""
     image = np.full((2, 2, 3), rgb, np.uint8)
     ours = change_colour(image, ColourChange(steps=(("hue", amount),)))[0, 0]
     theirs = np.asarray(TF.adjust_hue(Image.fromarray(image), amount))[0, 0]

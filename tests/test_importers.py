@@ -503,7 +503,7 @@ def test_a_killed_import_leaves_no_dataset(tmp_path: Path, shared_data: Path) ->
     assert left and all(file.name.startswith(".") for file in left)
 
 
-def test_store_fast_keeps_every_pixel_and_leaves_jpegs_as_they_are(tmp_path: Path) -> None:
+def test_every_form_of_storage_keeps_every_pixel_and_opens_anywhere(tmp_path: Path) -> None:
     root = fixtures.folder(tmp_path / "raw", count=6)
     rng = np.random.default_rng(0)
     for file in sorted((root / "images").glob("*.jpg"))[::2]:  # half of them PNGs larger than a tile
@@ -514,7 +514,7 @@ def test_store_fast_keeps_every_pixel_and_leaves_jpegs_as_they_are(tmp_path: Pat
         fixtures.save_label(root / "masks" / f"{name}.png", mask)
         fixtures.save_label(root / "labels" / f"{name}.png", fixtures.sparse_label(mask, 255))
     stored = {}
-    for store in ("original", "fast"):
+    for store in ("original", "fast", "raw"):
         importers.import_dataset("folder", root, tmp_path / store, store=store)
         opened = shards.open(tmp_path / store)
         rows = [row for split in opened.splits.values() for row in split]
@@ -524,4 +524,7 @@ def test_store_fast_keeps_every_pixel_and_leaves_jpegs_as_they_are(tmp_path: Pat
         fast = stored["fast"][name]
         assert np.array_equal(shards.decode_image(fast), shards.decode_image(original))
         assert (fast == original) == original.startswith(b"\xff\xd8")
+        assert np.array_equal(shards.decode_image(stored["raw"][name]), shards.decode_image(original))
+        pixels = np.asarray(Image.open(io.BytesIO(stored["raw"][name])))
+        assert np.array_equal(pixels, shards.decode_image(original))
         assert Image.open(io.BytesIO(fast)).format in ("JPEG", "TIFF")

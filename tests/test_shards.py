@@ -358,7 +358,7 @@ def test_images_of_other_modes() -> None:
     opaque = Image.fromarray(np.stack([grey] * 3, 2)).convert("RGBA")
     np.testing.assert_array_equal(shards.decode_image(encoded(opaque))[..., 1], grey)
     opaque.putalpha(9)
-    with pytest.raises(ValueError, match="mode RGBA .*convert it to 8-bit RGB"):
+    with pytest.raises(ValueError, match=r"mode RGBA .*convert it to 8-bit RGB"):
         shards.decode_image(encoded(opaque))
     with pytest.raises(ValueError, match="mode RGB"):
         shards.decode_label(encoded(Image.new("RGB", (2, 2))))

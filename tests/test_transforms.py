@@ -150,7 +150,7 @@ Cut = Callable[[np.ndarray, Window, int], np.ndarray]
 
 
 def clicks(size: tuple[int, int], count: int, rng: np.random.Generator) -> np.ndarray:
-    """(H, W) labels: pixels of 12 classes at random places, half of them crowded into a fifth of the image."""
+    """(H, W) labels: pixels of 12 classes anywhere, half of them crowded into a fifth of the image."""
     label_HW = np.full(size, UNLABELLED, np.uint8)
     for number in range(count):
         reach = 1.0 if number % 2 else 0.2
@@ -160,7 +160,9 @@ def clicks(size: tuple[int, int], count: int, rng: np.random.Generator) -> np.nd
 
 
 def assert_all_arrive(cut: Cut, label_HW: np.ndarray, window: Window, crop_px: int) -> None:
-    """Each labelled pixel of the window: its class lies at its place or next to it, or as near as there is room."""
+    """Each labelled pixel of the window: its class lies at its place or next to it, or as near as there is
+    room.
+    """
     crop = cut(label_HW, window, crop_px)
     upright = crop[:, ::-1] if window.flip else crop
     left, top, right, bottom = window.box
@@ -239,7 +241,9 @@ def test_clicks_that_meet_stay_apart_and_strokes_keep_their_width() -> None:
 
 
 def test_blocks_keep_their_outline() -> None:
-    """Two blocks that touch: of the two classes in a border's pixel each is found next to it; nothing moves."""
+    """Two blocks that touch: of the two classes in a border's pixel each is found next to it; nothing
+    moves.
+    """
     label_HW = np.full((80, 80), UNLABELLED, np.uint8)
     label_HW[11:51, 10:33], label_HW[11:51, 33:60] = 1, 2  # the border cuts pixels of the crop in two
     crop = our_cut(label_HW, Window((0, 0, 80, 80), 40, 40, flip=False), 40)

@@ -77,8 +77,9 @@ def _add_import(commands: Any) -> None:
     add.add_argument(
         "--store",
         default="original",
-        choices=["original", "fast"],
-        help="fast: images that are no JPEG in lossless tiles, so that a crop decodes its own only",
+        choices=["original", "fast", "raw"],
+        help="fast: images that are no JPEG in lossless tiles, so that a crop decodes its own only; raw: "
+        "3 bytes a pixel, no decoding",
     )
     add.set_defaults(action=_import)
 

@@ -58,9 +58,9 @@ class DataConfig:
     """With label=clicks: labelled pixels per class present in an image. 0 = off."""
     label_seed: int = 0
     """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
-    store: Literal["original", "fast"] = "original"
-    """What an import keeps of the images: the files' own bytes, or `fast`: those that are no JPEG again,
-    without loss, in tiles of which a crop decodes its own only. For images far larger than the crop."""
+    store: Literal["original", "fast", "raw"] = "original"
+    """What an import keeps of the images: the files' own bytes; `fast`, which turns what is no JPEG into
+    lossless tiles of which a crop decodes its own only; or `raw`: 3 bytes a pixel, nothing to decode."""
     keep_labels: float = 1.0
     """Share of the clicks and strokes of every image that is kept, in (0, 1]; nested: less is a subset of
     more."""

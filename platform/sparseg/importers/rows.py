@@ -160,8 +160,8 @@ def rows(
 
 
 def _read_image(file: Path, store: str) -> tuple[bytes, tuple[int, int]]:
-    """The bytes to store, and (height, width).  A JPEG stays one: anything lossless would be several times
-    larger, and it decodes fast."""
+    """The bytes to store, and (height, width).  With `fast` a JPEG stays one: tiles without loss would be several
+    times larger and decode no faster."""
     try:
         data = file.read_bytes()
         image_HW3 = shards.decode_image(data)
@@ -169,7 +169,9 @@ def _read_image(file: Path, store: str) -> tuple[bytes, tuple[int, int]]:
         raise BadFileError(f"{file}: unreadable image ({error.strerror})") from error
     except ValueError as error:
         raise BadFileError(f"{file}: {error}") from error
-    if store == "fast" and not data.startswith(JPEG_SIGNATURE):
+    if store == "raw":
+        data = shards.encode_raw(image_HW3)
+    elif store == "fast" and not data.startswith(JPEG_SIGNATURE):
         data = shards.encode_fast(image_HW3)
     return data, image_HW3.shape[:2]
 

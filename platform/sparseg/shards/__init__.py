@@ -13,7 +13,7 @@ from sparseg.shards.reader import (
     open,
     read_manifest,
 )
-from sparseg.shards.region import decode_window, encode_fast
+from sparseg.shards.region import decode_window, encode_fast, encode_raw
 from sparseg.shards.remote import is_url
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
 
@@ -35,6 +35,7 @@ __all__ = [
     "describe",
     "encode_fast",
     "encode_label",
+    "encode_raw",
     "is_dataset",
     "is_url",
     "labelled_pixels",

@@ -5,6 +5,7 @@ What a window of rows top..bottom costs, next to the whole image:
   that Pillow's own decoder ends there; the pixels are the same as those of the whole image.
 - what `encode_fast` writes, a TIFF of compressed tiles: the tiles that it touches.  They are wrapped,
   compressed as they are, into a small TIFF that Pillow decodes.
+- what `encode_raw` writes, an uncompressed TIFF: a copy of the window's pixels.
 - everything else: the whole image.
 """
 
@@ -24,7 +25,11 @@ CHROMA_ROWS = 16  # rows below the window that JPEG's chroma upsampling may look
 ZSTD = 50000  # TIFF's number for it
 ZSTD_LEVEL = 3
 
+HEAD_BYTES = 8 + 2 + 12 * 12 + 4 + 8  # of a TIFF with up to twelve entries
+
 Box = tuple[int, int, int, int]
+Entry = tuple[int, int, int, int]
+"""(tag, type 3 = 16 bit or 4 = 32 bit, count, value or where the values are); a TIFF has them by tag."""
 
 
 def decode_window(data: bytes, box: Box, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -33,18 +38,24 @@ def decode_window(data: bytes, box: Box, shape: tuple[int, int] | None = None) -
     Equal to decode_image(data)[top:bottom, left:right].  `shape`: the (height, width) that the image must
     have. Raises ValueError as decode_image does, and if the box or the shape is not the image's.
     """
+    if (raw_HW3 := _raw_pixels(data)) is not None:
+        _check(raw_HW3.shape[:2], box, shape)
+        return raw_HW3[box[1] : box[3], box[0] : box[2]].copy()
     part, part_box, whole = _shortened(data, box)
     image = load(part)
-    height, width = whole or (image.height, image.width)
-    if shape not in (None, (height, width)):
-        assert shape is not None
+    _check(whole or (image.height, image.width), box, shape)
+    return np.array(as_rgb(image.crop(part_box)))
+
+
+def _check(size: tuple[int, ...], box: Box, shape: tuple[int, int] | None) -> None:
+    height, width = size
+    if shape is not None and shape != (height, width):
         raise ValueError(
             f"image is {width}x{height} pixels but {shape[1]}x{shape[0]} are expected (width x height)"
         )
     left, top, right, bottom = box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(f"box {box} does not lie in the image of {width}x{height} pixels (width x height)")
-    return np.array(as_rgb(image.crop(part_box)))
 
 
 def _shortened(data: bytes, box: Box) -> tuple[bytes, Box, tuple[int, int] | None]:
@@ -69,7 +80,7 @@ def _shortened(data: bytes, box: Box) -> tuple[bytes, Box, tuple[int, int] | Non
 def _baseline_height_at(data: bytes) -> int | None:
     """Where a baseline JPEG of 1 or 3 channels holds its height; None for other kinds and damaged ones."""
     at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
+    while at + 10 <= len(data) and data[at : at + 1] == b"\xff":
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in (0xC0, 0xC1):
             return at + 5 if data[at + 4] == 8 and data[at + 9] in (1, 3) else None
@@ -105,6 +116,23 @@ def encode_fast(image_HW3: np.ndarray) -> bytes:
     return _tiff(height, width, [zstd.compress(tile.tobytes(), asbytes=True) for tile in tiles])
 
 
+def encode_raw(image_HW3: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB -> an uncompressed TIFF, 3 bytes a pixel: the fastest to cut from, the largest."""
+    height, width, _ = image_HW3.shape
+    return _raw_head(height, width) + image_HW3.tobytes()
+
+
+def _raw_pixels(data: bytes) -> np.ndarray | None:
+    """(H, W, 3) on the memory of what `encode_raw` wrote, whole; None for all else."""
+    if data[:4] != b"II*\0" or len(data) <= HEAD_BYTES:
+        return None
+    width, height = struct.unpack("<I", data[18:22])[0], struct.unpack("<I", data[30:34])[0]
+    too_long = 3 * height * width != len(data) - HEAD_BYTES
+    if too_long or data[:HEAD_BYTES] != _raw_head(height, width):
+        return None
+    return np.frombuffer(data, np.uint8, offset=HEAD_BYTES).reshape(height, width, 3)
+
+
 def _tile_counts(height: int, width: int) -> tuple[int, int]:
     return -(-height // TILE_PX), -(-width // TILE_PX)
 
@@ -115,27 +143,42 @@ def _tiff_head(height: int, width: int) -> bytes:
     """
     rows, columns = _tile_counts(height, width)
     count = rows * columns
-    fields = 12
-    bits_at = 8 + 2 + 12 * fields + 4
-    places_at = bits_at + 8
+    places_at = HEAD_BYTES
     sizes_at = places_at + 4 * count
-    entries = [  # (tag, type 3 = 16 bit or 4 = 32 bit, count, value or where the values are), by tag
-        (256, 4, 1, width),
-        (257, 4, 1, height),
-        (258, 3, 3, bits_at),
-        (259, 3, 1, ZSTD),
-        (262, 3, 1, 2),  # RGB
-        (277, 3, 1, 3),  # channels
-        (284, 3, 1, 1),  # that lie together
-        (317, 3, 1, 2),  # predictor
+    assert count >= 2
+    tiles = [
         (322, 4, 1, TILE_PX),
         (323, 4, 1, TILE_PX),
         (324, 4, count, places_at),
         (325, 4, count, sizes_at),
     ]
-    assert count >= 2 and len(entries) == fields
+    return _head([*_common(height, width, compression=ZSTD, predictor=2), *tiles])
+
+
+def _raw_head(height: int, width: int) -> bytes:
+    """All that precedes the pixels: one strip of all the rows."""
+    strip = [(273, 4, 1, HEAD_BYTES), (278, 4, 1, height), (279, 4, 1, 3 * height * width)]
+    return _head(sorted([*_common(height, width, compression=1, predictor=1), *strip]))
+
+
+def _common(height: int, width: int, *, compression: int, predictor: int) -> list[Entry]:
+    """What both kinds of TIFF say: three interleaved 8-bit channels, RGB."""
+    return [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, HEAD_BYTES - 8),  # where the bits of each channel stand
+        (259, 3, 1, compression),
+        (262, 3, 1, 2),  # RGB
+        (277, 3, 1, 3),  # channels
+        (284, 3, 1, 1),  # that lie together
+        (317, 3, 1, predictor),
+    ]
+
+
+def _head(entries: list[Entry]) -> bytes:
     body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return b"II*\0" + struct.pack("<IH", 8, fields) + body + bytes(4) + struct.pack("<4H", 8, 8, 8, 0)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
+    return head + bytes(HEAD_BYTES - 8 - len(head)) + struct.pack("<4H", 8, 8, 8, 0)
 
 
 def _tiff(height: int, width: int, tiles: list[bytes]) -> bytes:
