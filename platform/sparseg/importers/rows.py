@@ -160,8 +160,10 @@ def rows(
 
 
 def _read_image(file: Path, store: str) -> tuple[bytes, tuple[int, int]]:
-    """The bytes to store, and (height, width).  With `fast` a JPEG stays one: tiles without loss would be several
-    times larger and decode no faster."""
+    """The bytes to store, and (height, width).
+
+    With `fast` a JPEG stays one: lossless tiles would be several times larger and decode no faster.
+    """
     try:
         data = file.read_bytes()
         image_HW3 = shards.decode_image(data)
