@@ -504,7 +504,7 @@ def test_a_killed_import_leaves_no_dataset(tmp_path: Path, shared_data: Path) ->
 
 
 def test_every_form_of_storage_keeps_every_pixel_and_opens_anywhere(tmp_path: Path) -> None:
-    root = fixtures.folder(tmp_path / "raw", count=6)
+    root = fixtures.folder(tmp_path / "source", count=6)
     rng = np.random.default_rng(0)
     for file in sorted((root / "images").glob("*.jpg"))[::2]:  # half of them PNGs larger than a tile
         name, size = file.stem, (150, 260)

@@ -78,13 +78,13 @@ def png():
 
 
 def test_a_run_is_shown_with_its_numbers(tmp_path):
-    run = make_run(tmp_path, "first", miou=0.6789, loss__method="agmm", data__crop_px=123)
+    run = make_run(tmp_path, "first", miou=0.6789, loss__method="agmm", data__crop_px=223)
     text, page = write(tmp_path, [run])
     for wanted in (
         "first",
         "67.9",
         "agmm",
-        "123",
+        "223",
         "25.0",
         "cpu",
         "2.15.0",

@@ -21,6 +21,7 @@ TRAINER = tiny.ROOT / "trainers" / "folder.py"
 
 def flags_for(root: Path, extra: str = "") -> list[str]:
     words = f"--data.root {root} --run.storage {root.parent}/runs --resources.workers 0 --data.crop-px 32"
+    words += " --model.aspp-dilations 1"
     words += " --model.backbone test_efficientnet --model.feature-channels 8 --data.loader-processes 0"
     words += " --optim.batch-size 4 --optim.max-steps 1 --run.no-tensorboard"
     return [*words.split(), *extra.split()]
