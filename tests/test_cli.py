@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,20 @@ def test_wrong_use_is_one_line_and_code_2(words: str, named: str, capsys: pytest
     assert run(words) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith("error: ") and named in error[0]
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
+    code = (
+        "from sparseg import exits\n"
+        "def much():\n"
+        "    for number in range(100_000): print(number)\n"
+        "raise SystemExit(exits.guarded(much))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 1

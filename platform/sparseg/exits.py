@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,10 +25,22 @@ def guarded(action: Callable[[], Any]) -> int:
         print(str(stop) or "interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 1
         if os.environ.get("SPARSEG_DEBUG") == "1":
             traceback.print_exc()
         print(f"error: {reason(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our output any more (`sparseg inspect DATA | head`); then it goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:  # what is still in the buffer would raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def reason(error: BaseException) -> str:

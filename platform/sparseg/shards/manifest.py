@@ -67,7 +67,9 @@ def parse(text: str, file: str, remedy: str) -> Manifest:
             f"{file}: version {version} is not known (this sparseg reads {known}); import it again"
         )
     try:
-        shards = {name: _shard(facts) for name, facts in sorted(stored.items())}
+        splits = list(dict.fromkeys(name.split("/")[0] for name in stored))  # keep their order
+        names_of_shards = sorted(stored, key=lambda name: (splits.index(name.split("/")[0]), name))
+        shards = {name: _shard(stored[name]) for name in names_of_shards}
         names = [str(name) for name in values["classes"]]
         palette = [(int(r), int(g), int(b)) for r, g, b in values["palette"]]
         report = dict(values["report"])
