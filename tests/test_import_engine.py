@@ -29,6 +29,7 @@ from sparseg.importers import layouts
 from sparseg.importers.build import import_source
 from sparseg.importers.source import Settings
 from sparseg.shards import parts, pool, upload
+from sparseg.shards.remote import filesystem
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -469,10 +470,8 @@ def test_straight_to_object_storage(tmp_path: Path, bucket: str, cache: Path) ->
 def test_a_broken_upload_is_no_dataset_and_goes_on(
     tmp_path: Path, bucket: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fsspec
-
     url, log, sent = f"{bucket}/second", tmp_path / "log", list[str]()
-    fs, _ = fsspec.core.url_to_fs(url)  # one object for all who ask
+    fs, _ = filesystem(url)  # one object for all who ask
     plain = fs.put_file
 
     def put_file(local: str, target: str, **options: Any) -> None:
