@@ -296,7 +296,7 @@ def test_sweep_on_local_ray_survives_a_failing_trial_and_is_not_repeated(tmp_pat
     command += ["--space", str(tmp_path / "space.py"), "--run.storage", str(tmp_path / "runs")]
     command += ["--data.root", str(tmp_path / "set"), "--data.layout", "shards", "--data.label", "point"]
     command += ["--data.random-pixels", "0", "--data.num-classes", "3", "--data.crop-px", "32"]
-    command += ["--model.aspp-dilations", "1"]
+    command += ["--model.aspp-dilations", "1", "--loss.class-balance", "0"]
     command += ["--model.backbone", "mobilenetv3_small_050", "--model.feature-channels", "8"]
     command += ["--optim.batch-size", "2", "--optim.max-steps", "4", "--run.validate-every", "0.5"]
     command += ["--resources.workers", "0", "--run.no-tensorboard"]
