@@ -35,7 +35,7 @@ def recipe() -> Config:
             learning_rate=5e-4,
             decoder_lr_factor=4.0,
             weight_decay=1e-2,
-            warmup_steps=50,
+            warmup_steps=200,
             epochs=30,
             batch_size=8,
         ),

@@ -10,10 +10,19 @@ from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimCon
 
 
 def recipe() -> Config:
-    """The release's values; its batch was 16 images on each of 4 GPUs."""
+    """The release's values; its batch was 16 images on each of 4 GPUs.
+
+    store="raw": 7 GB of disk in the place of 1.2, and twice to three times the images per second of a core.
+    """
     return Config(
         data=DataConfig(
-            layout="voc", label="point", crop_px=321, colour=True, num_classes=21, loader_processes=4
+            layout="voc",
+            label="point",
+            store="raw",
+            crop_px=321,
+            colour=True,
+            num_classes=21,
+            loader_processes=4,
         ),
         model=ModelConfig(backbone="resnet101d", output_stride=8, aspp_dilations=(6, 12, 18)),
         loss=LossConfig(method="agmm"),

@@ -181,13 +181,15 @@ def main() -> None:
     cases = [
         ("500x375 JPEG, crop 321, geometric", small, plain, None),
         ("500x375 JPEG, crop 321, with colour", small, coloured, None),
+        ("500x375 JPEG, geometric, stored raw", small, plain, shards.encode_raw),
+        ("500x375 JPEG, colour, stored raw", small, coloured, shards.encode_raw),
         ("2048x1024 PNG, crop 721, kept as PNG", large, wide, None),
         ("2048x1024 PNG, crop 721, stored fast", large, wide, shards.encode_fast),
     ]
     files = sorted(REAL.glob("*.jpg"))[:12]
     if files:
         real = [file.read_bytes() for file in files]
-        cases[2:2] = [
+        cases[4:4] = [
             ("real VOC JPEG, crop 321, geometric", real, plain, None),
             ("real VOC JPEG, crop 321, with colour", real, coloured, None),
             ("real VOC JPEG, geometric, stored raw", real, plain, shards.encode_raw),
