@@ -16,12 +16,13 @@ from loss_batches import (
     VARIANCES,
     Batch,
     check_close,
+    check_equal,
     evaluate,
     make_batch,
 )
 from torch import Tensor
 
-from sparseg import losses
+from sparseg import losses, mixture
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
@@ -168,3 +169,32 @@ def test_the_batches_of_this_file_have_something_to_say(term: str) -> None:
     for seed in (0, 1, 2, 3):
         terms, _, _ = evaluate(losses.objective, make_batch(seed), LossConfig())
         assert float(terms[term]) > 1e-3 or (term == "sep" and seed == 0), (seed, terms)
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_the_objective_is_one_graph(variance: str, distance: str) -> None:
+    """torch.compile finds no break and no wait for the device, and the terms and gradients stay."""
+    torch._dynamo.reset()
+    compiled = torch.compile(losses.objective, fullgraph=True, backend="aot_eager")
+    config = LossConfig(variance=variance, distance=distance)
+    for seed in (3, 5):
+        batch = make_batch(seed)
+        found = evaluate(compiled, batch, config, num_slots=4)
+        check_equal(found, evaluate(losses.objective, batch, config, num_slots=4))
+
+
+def test_the_distance_of_the_gpu_is_that_of_the_cpu() -> None:
+    """The CPU takes torch's kernel, a GPU our loop over slots: the same values and gradients."""
+    random = torch.Generator().manual_seed(0)
+    feature_BND = torch.randn(2, 35, 16, generator=random, requires_grad=True)
+    mean_BSD = torch.randn(2, 3, 16, generator=random, requires_grad=True)
+    weight_BSN = torch.randn(2, 3, 35, generator=random)
+    results = []
+    for function in (mixture.mean_absolute_difference, mixture._MeanAbsoluteDifference.apply):
+        distance_BSN = function(feature_BND, mean_BSD)
+        results.append(
+            (distance_BSN, *torch.autograd.grad((distance_BSN * weight_BSN).sum(), (feature_BND, mean_BSD)))
+        )
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
