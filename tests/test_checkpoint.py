@@ -182,7 +182,7 @@ def test_prune_keeps_the_best_and_the_newest(
     (config.folder / "metrics.jsonl").touch()
     if best is not None:
         checkpoint.mark_best(config.folder, paths[best])
-    checkpoint.prune(config.folder, keep)
+    checkpoint.prune(config.folder, keep, 99)
     assert [path.name for path in checkpoint.all_of(config.folder)] == [
         checkpoint.name_of(step) for step in left
     ]
@@ -196,6 +196,79 @@ def test_checkpoints_are_listed_by_step_and_only_if_whole(config: Config) -> Non
     names = [path.name for path in checkpoint.all_of(config.folder)]
     assert names == [checkpoint.name_of(step) for step in (9, 10, 100)]
     assert checkpoint.all_of(config.folder / "nowhere") == []
+
+
+def test_prune_removes_damaged_checkpoints_of_later_steps(config: Config) -> None:
+    """After a fall back to step 2 the run saves step 3; what was called step 5 is of another try."""
+    for step in (1, 2, 3, 5):
+        fake(config, step)
+    checkpoint.mark_best(config.folder, config.folder / checkpoint.name_of(5))
+    checkpoint.prune(config.folder, 2, 3)
+    assert [path.name for path in checkpoint.all_of(config.folder)] == [
+        checkpoint.name_of(2),
+        checkpoint.name_of(3),
+    ]
+
+
+def test_a_kill_while_deleting_leaves_no_half_checkpoint(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2, 3):
+        fake(config, step)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: None)  # dies before it deletes
+    checkpoint.prune(config.folder, 1, 3)
+    assert [path.name for path in config.folder.glob("checkpoint_*")] == [checkpoint.name_of(3)]
+    monkeypatch.undo()
+    checkpoint.prune(config.folder, 1, 3)
+    assert [path.name for path in config.folder.iterdir()] == [checkpoint.name_of(3)]
+
+
+# ---------------------------------------------------------------------------------------------------- damaged
+
+
+def damage(file: Path, how: str) -> None:
+    data = bytearray(file.read_bytes())
+    if how == "gone":
+        file.unlink()
+    elif how == "truncated":
+        file.write_bytes(data[:-7])
+    else:
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("how", ["gone", "truncated", "one bit"])
+def test_a_damaged_newest_checkpoint_is_passed_over(config: Config, name: str, how: str) -> None:
+    good, bad = save(config, 3), save(config, 5)
+    checkpoint.verify(bad)
+    if (name, how) == ("manifest.json", "one bit"):
+        text = (bad / name).read_text()
+        (bad / name).write_text(text.replace('"bytes": ', '"bytes": 1'))
+    else:
+        damage(bad / name, how)
+    heard: list[str] = []
+    found = checkpoint.newest(config.folder, warn=heard.append)
+    assert found is not None and found[0] == good and found[2]["step"] == 3
+    if (name, how) == ("state.pt", "gone"):
+        return  # no checkpoint at all
+    assert len(heard) == 1 and str(bad) in heard[0]
+
+
+def test_a_run_all_of_whose_checkpoints_are_damaged_does_not_start_anew_in_silence(config: Config) -> None:
+    for step in (3, 5):
+        damage(save(config, step) / "model.safetensors", "one bit")
+    with pytest.raises(ValueError, match=r"all 2 checkpoints are damaged.*--run\.fresh"):
+        checkpoint.newest(config.folder)
+    assert checkpoint.newest(config.folder / "nowhere") is None
+
+
+def test_another_version_of_the_format_is_not_read(config: Config) -> None:
+    path = save(config, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"version": 1}))
+    with pytest.raises(ValueError, match=r"version 1 of the format, this sparseg reads 2"):
+        checkpoint.verify(path)
 
 
 # -------------------------------------------------------------------------------------------- what is refused

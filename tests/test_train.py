@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparseg import checkpoint, loader, losses, shards, train
+from sparseg import checkpoint, loader, losses, progress, saver, shards, train
 from sparseg import model as networks
 from sparseg.config import Config, with_overrides
 from sparseg.losses import TERMS
@@ -138,18 +138,73 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
     monkeypatch.setattr(networks, "build", poisoned)
     with pytest.raises(
-        FloatingPointError, match=r"run tiny: .*steps 1 and 1.*optim\.learning_rate"
+        FloatingPointError, match=r"run tiny: .*at step 1 \(images .*optim\.learning_rate"
     ) as caught:
         train.run(configure(folder, tmp_path))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.glob("tiny/checkpoint_*")) == []
 
 
+def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """One image of that step's batch becomes NaN inside the network."""
+    forward, calls = networks.Segmenter.forward, []
+
+    def poisoned(self: Any, image: Tensor) -> Any:
+        feature, logits = forward(self, image)
+        calls.append(self.training)
+        if self.training and sum(calls) == step:
+            logits = logits * float("nan")
+        return feature, logits
+
+    monkeypatch.setattr(networks.Segmenter, "forward", poisoned)
+
+
+def test_the_step_and_the_images_that_are_not_finite_are_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, 2)
+    config = configure(folder, tmp_path, {"run.log_every": 5})
+    with pytest.raises(FloatingPointError, match=r"at step 2 \(images") as caught:
+        train.run(config)
+    rows = [row for _, row in loader.rows_of_step(0, 1, 8, 4)]
+    assert f"(images {', '.join(f'image_{row:03d}' for row in rows)})" in str(caught.value)
+
+
+def test_steps_that_are_not_finite_can_be_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights and statistics after a step that was left out are those before it."""
+    changes = {"optim.skip_nonfinite": 1, "optim.momentum": 0.0, "run.checkpoint_every": 1, "run.keep": 9}
+    config = configure(folder, tmp_path, {**changes, "optim.ema_decay": 0.5, "run.validate_every": 99.0})
+    poison(monkeypatch, 3)
+    assert train.run(config)["steps"] == 6
+    found = [checkpoint.load_state(path) for path in checkpoint.all_of(config.folder)]
+    for name, value in found[1][1]["raw_model"].items():
+        assert torch.equal(found[2][1]["raw_model"][name], value), name
+    assert_identical(found[2][0], found[1][0])
+    before, after = (state["raw_model"] for _, state in found[2:4])
+    assert not all(torch.equal(after[name], value) for name, value in before.items())
+    assert [state["skipped"] for _, state in found] == [0, 0, 1, 1, 1, 1]
+    assert [line["skipped"] for line in lines(config)] == [0, 0, 1, 1, 1, 1]
+    assert [line["total"] is None for line in lines(config)] == [False, False, True, False, False, False]
+
+
+def test_more_steps_left_out_than_allowed_end_the_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = networks.Segmenter.forward
+    monkeypatch.setattr(
+        networks.Segmenter, "forward", lambda self, image: [v * float("nan") for v in forward(self, image)]
+    )
+    with pytest.raises(FloatingPointError, match=r"at step 3 .*optim\.skip_nonfinite"):
+        train.run(configure(folder, tmp_path, {"optim.skip_nonfinite": 2}))
+
+
 def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
     """SGD without momentum and decay: the weights move by at most learning rate x clip_norm."""
     plain = {"optim.max_steps": 1, "optim.momentum": 0.0, "optim.weight_decay": 0.0, "optim.clip_norm": 0.01}
     config = configure(folder, tmp_path, plain)
-    before = train.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
+    before = progress.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
     old = {name: p.detach().clone() for name, p in before.named_parameters()}
     train.run(config)
     moved = sum(float((weights(config)[0][name] - p).square().sum()) for name, p in old.items()) ** 0.5
@@ -217,6 +272,57 @@ def test_what_was_logged_after_the_checkpoint_comes_again(folder: Path, tmp_path
     assert all(line["total"] != 123 for line in lines(config))
 
 
+def test_a_damaged_checkpoint_costs_its_steps_only(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run falls back to the one before, says so, and ends as if nothing had been."""
+    every = {"run.checkpoint_every": 2, "run.validate_every": 99.0}
+    whole, config = (configure(folder, tmp_path / name, every) for name in ("whole", "damaged"))
+    expected = train.run(whole)
+    train.run(config, should_stop=lambda: stopped_at(config, 5))
+    newest = checkpoint.all_of(config.folder)[-1]
+    assert newest.name == checkpoint.name_of(5)
+    data = (newest / "state.pt").read_bytes()
+    (newest / "state.pt").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert train.run(config) == expected
+    captured = capsys.readouterr()
+    assert "state.pt: was altered" in captured.err and "going on after step 4" in captured.out
+    assert lines(config) == lines(whole)
+    assert_identical(weights(config)[0], weights(whole)[0])
+
+
+def test_time_alone_asks_for_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    every = {"run.checkpoint_seconds": 1e-6, "run.validate_every": 99.0, "run.keep": 9, "run.log_every": 2}
+    config = configure(folder, tmp_path, every)
+    train.run(config)
+    names = [path.name for path in checkpoint.all_of(config.folder)]
+    assert names == [checkpoint.name_of(step) for step in (2, 4, 6)]
+
+
+def test_a_full_disk_ends_the_run_and_names_the_last_good_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver, "WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(saver.Saver.__init__, "__defaults__", ((0.0, 0.0),))
+    write, tries = checkpoint.save, []
+
+    def full(folder: Path, step: int, *arguments: Any, **keywords: Any) -> Path:
+        tries.append(step)
+        if step > 2:
+            raise OSError(28, "No space left on device")
+        return write(folder, step, *arguments, **keywords)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    config = configure(folder, tmp_path, {"run.checkpoint_every": 2, "run.validate_every": 99.0})
+    with pytest.raises(saver.SaveError, match=r"step 4 .*No space left.*that of step 2") as caught:
+        train.run(config)
+    assert "\n" not in str(caught.value)
+    assert tries == [2, 4, 4, 4]
+    assert len(lines(config)) < 6  # it did not train on for nothing
+    monkeypatch.setattr(checkpoint, "save", write)
+    assert train.run(config)["steps"] == 6
+
+
 def test_a_finished_run_is_not_trained_again(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": 2})
     first = train.run(config)
@@ -240,7 +346,7 @@ def test_checkpoints_between_validations(folder: Path, tmp_path: Path) -> None:
 
 def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.ema_decay": 0.5, "optim.max_steps": 2})
-    network = train.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
+    network = progress.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
     expected = {name: p.detach().clone() for name, p in network.named_parameters()}
     train.run(config, should_stop=lambda: stopped_at(config, 1))
     for _ in range(2):
@@ -253,7 +359,7 @@ def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_pa
 
 def test_average_is_swapped_in_and_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = train.Average(model, 0.9)
+    average = progress.Average(model, 0.9)
     old, new = model[0].weight.detach().clone(), torch.ones(2, 2)
     with torch.no_grad():
         model[0].weight.copy_(new)

@@ -1,5 +1,5 @@
 """Save, find, load checkpoints.  A checkpoint folder alone is enough to predict; it appears whole or not at
-all."""
+all, and its manifest.json knows the size and the checksum of every file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from sparseg import config as configuration
 from sparseg import model as networks
 from sparseg.config import Config
 
-VERSION = 1
+VERSION = 2
+MANIFEST = "manifest.json"
 _TEMPORARY = ".partial-"
 
 
@@ -68,12 +70,56 @@ def save(
     tensors = {name: value.detach().cpu().contiguous() for name, value in model_state.items()}
     safetensors.torch.save_file(tensors, temporary / "model.safetensors", metadata=metadata)
     torch.save(train_state, temporary / "state.pt")
+    files = {path.name: _sum_of(path) for path in sorted(temporary.iterdir())}
+    (temporary / MANIFEST).write_text(
+        json.dumps({"version": VERSION, "step": step, "files": files}, indent=2)
+    )
     for path in temporary.iterdir():  # on disk before the name says so
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
+    _remove(final)
     os.replace(temporary, final)
     return final
+
+
+def _sum_of(path: Path) -> dict[str, Any]:
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while part := file.read(2**22):
+            digest.update(part)
+    return {"bytes": path.stat().st_size, "xxh3": digest.hexdigest()}
+
+
+def verify(checkpoint: Path) -> None:
+    """Raise ValueError, naming the file, unless every file is the one that was written."""
+    path = checkpoint / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        version, files = manifest["version"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = " ".join(str(error).split())
+        raise ValueError(f"{path}: no readable manifest of a checkpoint ({found})") from error
+    if version != VERSION:
+        raise ValueError(f"{path}: version {version} of the format, this sparseg reads {VERSION}")
+    for name, wanted in files.items():
+        file = checkpoint / name
+        if not file.is_file():
+            raise ValueError(f"{file}: is missing")
+        found_sum = _sum_of(file)
+        if found_sum != wanted:
+            what = "is truncated or longer" if found_sum["bytes"] != wanted["bytes"] else "was altered"
+            raise ValueError(f"{file}: {what} ({found_sum['bytes']} bytes, {wanted['bytes']} were written)")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; the name goes first, so that a kill leaves none that is half deleted."""
+    if checkpoint.exists():
+        aside = checkpoint.with_name(f"{_TEMPORARY}{checkpoint.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(checkpoint, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def commit() -> str:
@@ -102,8 +148,12 @@ def write_text(path: Path, text: str) -> None:
 FREE_TO_CHANGE = {
     "model": ("weights",),  # the checkpoint holds what came of them
     "data": ("root", "layout", "shards", "loader_processes", "cache", "skip_bad", "label_path"),
+    "optim": ("skip_nonfinite",),
     "resources": None,
-    "run": ("storage", "log_every", "validate_every", "checkpoint_every", "keep", "fresh", "tensorboard"),
+    "run": (
+        *("storage", "log_every", "validate_every", "checkpoint_every", "checkpoint_seconds"),
+        *("keep", "fresh", "tensorboard", "hang_seconds"),
+    ),
 }
 """Fields in which a run may go on differently; None = the whole section.  Everything else changes the
 result."""
@@ -146,12 +196,41 @@ def all_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("checkpoint_*") if (path / "state.pt").is_file())
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one, and what killed saves left."""
-    spared = {path.name for path in all_of(folder)[-keep:]} | {path.name for path in [best(folder)] if path}
-    for path in [*folder.glob("checkpoint_*"), *folder.glob(f"{_TEMPORARY}checkpoint_*")]:
+def newest(
+    folder: Path, device: torch.device | str = "cpu", *, warn: Callable[[str], None] = lambda text: None
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest sound checkpoint as (folder, tensors, training state), None if there is no checkpoint.
+
+    `warn` hears of each damaged one that is passed over.  Raises ValueError if all are damaged.
+    """
+    found = all_of(folder)
+    for path in reversed(found):
+        try:
+            verify(path)
+            return path, *load_state(path, device)
+        except ValueError as error:
+            warn(f"damaged checkpoint left out: {error}")
+    if found:
+        raise ValueError(
+            f"{folder}: all {len(found)} checkpoints are damaged; bring one back from a copy, or start anew "
+            "with --run.fresh (moves the run aside)"
+        )
+    return None
+
+
+def prune(folder: Path, keep: int, step: int) -> None:
+    """Of a run that stands at `step`: remove all but the newest `keep` checkpoints and the best one.
+
+    What killed saves left goes too, and checkpoints of later steps, which were damaged.
+    """
+    later = [path for path in all_of(folder) if path.name > name_of(step)]
+    kept = [path for path in all_of(folder) if path not in later][-keep:]
+    spared = {path.name for path in [*kept, best(folder)] if path is not None and path not in later}
+    for path in folder.glob("checkpoint_*"):
         if path.name not in spared:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+    for path in folder.glob(f"{_TEMPORARY}checkpoint_*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def resolve(path: str | Path) -> Path:
@@ -207,6 +286,4 @@ def load_state(
         return tensors, torch.load(file, map_location=device, weights_only=True)
     except (OSError, safetensors.SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         found = " ".join(str(error).split())[:120]
-        raise ValueError(
-            f"{file}: cannot be read ({found}); remove {checkpoint}, the run then goes on from the one before"
-        ) from error
+        raise ValueError(f"{file}: cannot be read ({found}); it is damaged") from error

@@ -240,6 +240,9 @@ class OptimConfig:
     pass."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 = no clipping."""
+    skip_nonfinite: int = 0
+    """Steps with a gradient that is not finite that are left out (the network stays as before the step)
+    before the run ends; 0 = the first one ends it. Above 0 every step waits for the device."""
     ema_decay: float = 0.0
     """Decay per step of the averaged weights, which then validate and are saved as the model; 0 = off."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -253,7 +256,7 @@ class OptimConfig:
         for name in ("learning_rate", "decoder_lr_factor", "epochs", "batch_size", "accumulate"):
             value = getattr(self, name)
             _require(value > 0, f"optim.{name} must be > 0, got {value}")
-        for name in ("weight_decay", "poly_power", "clip_norm", "warmup_steps"):
+        for name in ("weight_decay", "poly_power", "clip_norm", "warmup_steps", "skip_nonfinite"):
             value = getattr(self, name)
             _require(value >= 0, f"optim.{name} must be >= 0, got {value}")
         for name in ("momentum", "ema_decay"):
@@ -313,7 +316,11 @@ class RunConfig:
     validate_every: float = 1.0
     """Epochs between validations; each one saves a checkpoint. The last step always validates."""
     checkpoint_every: int = 0
-    """Steps between further checkpoints; 0 = only at validations."""
+    """Steps between further checkpoints; 0 = only at validations and by time."""
+    checkpoint_seconds: float = 600.0
+    """Seconds after which the next logged line saves a checkpoint; 0 = off."""
+    hang_seconds: float = 900.0
+    """Seconds without a step after which a process writes the stacks of its threads to stderr; 0 = off."""
     keep: int = 2
     """Newest checkpoints kept; the best one is kept besides."""
     deterministic: bool = False
@@ -336,6 +343,9 @@ class RunConfig:
         _require(
             self.checkpoint_every >= 0, f"run.checkpoint_every must be >= 0, got {self.checkpoint_every}"
         )
+        for name in ("checkpoint_seconds", "hang_seconds"):
+            value = getattr(self, name)
+            _require(value >= 0, f"run.{name} must be >= 0, got {value}")
         _require(self.seed >= 0, f"run.seed must be >= 0, got {self.seed}")
         _require("://" not in self.storage, f"run.storage must be a folder for now, got {self.storage!r}")
 

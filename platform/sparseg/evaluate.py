@@ -3,7 +3,7 @@ flip."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -111,11 +111,13 @@ def evaluate(
     device: torch.device,
     rank: int = 0,
     autocast: torch.dtype | None = None,
+    on_batch: Callable[[], None] = lambda: None,
     **views: Any,
 ) -> Tensor:
     """Confusion counts of a split over all ranks, every image exactly once -> (K, K) int64 on the CPU.
 
-    `views` go to `probabilities`.  Ranks may hold unequal numbers of images, or none.
+    `views` go to `probabilities`; `on_batch` is called after every batch.  Ranks may hold
+    unequal numbers of images, or none.
     """
     model.eval()
     counts_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
@@ -124,6 +126,7 @@ def evaluate(
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             p_BKHW = probabilities(model, image.to(device, non_blocking=True), **views)
         counts_KK += confusion(p_BKHW.argmax(1), label.to(device, non_blocking=True), num_classes)
+        on_batch()
     if world_size() > 1:
         dist.all_reduce(counts_KK)
     return counts_KK.cpu()

@@ -5,24 +5,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
+import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparseg import checkpoint, loader, losses, nodes, runlog, shards
-from sparseg import model as networks
+from sparseg import loader, losses, nodes, runlog, shards
 from sparseg.config import Config
 from sparseg.evaluate import evaluate, scores
 from sparseg.mixture import world_size
-from sparseg.schedule import Plan, make_optimizer, plan, rate_factor
+from sparseg.progress import Progress, save, start
+from sparseg.saver import Saver
+from sparseg.schedule import Plan, plan, rate_factor
+from sparseg.watchdog import Watchdog
 
 
 def train_step(
@@ -37,7 +40,7 @@ def train_step(
     """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
     grad_norm.
 
-    Nothing here waits for the device.
+    Nothing here waits for the device, unless optim.skip_nonfinite asks whether the step is to be made.
     """
     num_classes = batches[0].present_BK.shape[1]
     counts = losses.pixel_counts(torch.cat([batch.label_BHW for batch in batches]), num_classes)
@@ -71,148 +74,73 @@ def train_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     largest = config.optim.clip_norm or math.inf
     sums["grad_norm"] = nn.utils.clip_grad_norm_(parameters, largest)
-    optimizer.step()
+    if not config.optim.skip_nonfinite or sums["grad_norm"].isfinite():
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return sums
 
 
-class Average:
-    """Exponential moving average of the weights; batch-norm statistics are copied."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
-        weights = dict(model.named_parameters())
-        for name, value in model.state_dict().items():
-            if name in weights:
-                self.state[name].lerp_(value, 1 - self.decay)
-            else:
-                self.state[name].copy_(value)
-
-    @contextlib.contextmanager
-    def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """The model with averaged weights, inside."""
-        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.state)
-        try:
-            yield
-        finally:
-            model.load_state_dict(own)
-
-
 @dataclasses.dataclass
-class Progress:
-    """What a run carries from step to step, and what its checkpoints hold."""
+class Running:
+    """What one rank of a run works with; `log` is rank 0's."""
 
-    network: networks.Segmenter
-    optimizer: torch.optim.Optimizer
-    average: Average | None
-    class_weight_K: Tensor | None = None
-    step: int = 0
-    best: dict[str, Any] = dataclasses.field(default_factory=lambda: {"miou": -1.0, "iou": {}, "step": 0})
-    metrics_bytes: int = 0
-
-
-def start(config: Config, data: shards.ShardedDataset, device: torch.device, *, quiet: bool) -> Progress:
-    """Network and optimizer as of the newest checkpoint in STORAGE/NAME, or as the seed gives them."""
-    torch.manual_seed(config.run.seed)
-    network = networks.build(config.model, len(data.names), quiet=quiet)
-    network = network.to(device)
-    if config.optim.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    if world_size() > 1 or device.type == "cpu":  # on a CPU ours is also the more accurate one, at any size
-        networks.with_global_batch_norm(network, device)
-    optimizer = make_optimizer(network, config)
-    average = Average(network, config.optim.ema_decay) if config.optim.ema_decay else None
-    progress = Progress(network, optimizer, average)
-    if config.loss.class_balance:
-        pixels_K = shards.labelled_pixels(data, config.data.train_split)
-        progress.class_weight_K = losses.class_weights(pixels_K, config.loss.class_balance).to(device)
-    saved = checkpoint.all_of(config.folder)
-    if saved:
-        tensors, state = checkpoint.load_state(saved[-1], device)
-        network.load_state_dict(state["raw_model"] or tensors)
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.state = {name: tensors[name].to(device) for name in average.state}
-        progress.step, progress.best = state["step"], state["best"]
-        progress.metrics_bytes = state["metrics_bytes"]
-        if not quiet:
-            print(f"[{config.run.name}] going on after step {progress.step} from {saved[-1]}", flush=True)
-    return progress
+    config: Config
+    data: shards.ShardedDataset
+    schedule: Plan
+    progress: Progress
+    batches: Iterator[loader.Batch]
+    device: torch.device
+    rank: int
+    log: runlog.RunLog | None
+    saver: Saver
+    watchdog: Watchdog
 
 
-def save(
-    progress: Progress, config: Config, data: shards.ShardedDataset, metrics_bytes: int, miou: float | None
-) -> None:
-    """Write the checkpoint of this step (rank 0; the other ranks hold the same weights)."""
-    network, average = progress.network, progress.average
-    path = checkpoint.save(
-        config.folder,
-        progress.step,
-        average.state if average is not None else network.state_dict(),
-        {
-            "step": progress.step,
-            "optimizer": progress.optimizer.state_dict(),
-            "raw_model": network.state_dict() if average is not None else None,
-            "best": progress.best,
-            "metrics_bytes": metrics_bytes,
-        },
-        config=config,
-        names=data.names,
-        palette=data.palette,
-        miou=miou,
-    )
-    if progress.best["step"] == progress.step:
-        checkpoint.mark_best(config.folder, path)
-        checkpoint.write_text(config.folder / "iou.json", json.dumps(progress.best, indent=2))
-    checkpoint.prune(config.folder, config.run.keep)
-
-
-def validate(
-    progress: Progress, config: Config, data: shards.ShardedDataset, device: torch.device, rank: int
-) -> dict:
+def validate(running: Running) -> dict[str, Any]:
     """Scores of the (averaged) network on the validation split; the best so far is kept in `progress`."""
+    config, data, progress = running.config, running.data, running.progress
     network, average = progress.network, progress.average
     autocast = torch.bfloat16 if config.optim.precision == "bf16" else None
     split, num_classes = data.splits[config.data.val_split], len(data.names)
     with average.swapped_in(network) if average is not None else contextlib.nullcontext():
-        counts_KK = evaluate(network, split, num_classes, device=device, rank=rank, autocast=autocast)
+        counts_KK = evaluate(
+            network,
+            split,
+            num_classes,
+            device=running.device,
+            rank=running.rank,
+            autocast=autocast,
+            on_batch=running.watchdog.beat,
+        )
     result = {**scores(counts_KK, data.names), "step": progress.step}
     if result["miou"] > progress.best["miou"] or not progress.best["iou"]:  # the first one even if it is NaN
         progress.best = result
     return result
 
 
-def advance(
-    progress: Progress,
-    model: nn.Module,
-    batches: Iterator[loader.Batch],
-    schedule: Plan,
-    config: Config,
-    rank: int,
-) -> tuple[dict[str, Tensor], float]:
+def advance(running: Running, model: nn.Module) -> tuple[dict[str, Tensor], float]:
     """Make the next step -> (loss terms and grad_norm, still on the device; the backbone's learning rate)."""
+    config, progress = running.config, running.progress
     step, optim = progress.step, config.optim
     model.train()
     # whatever a backbone draws (drop path) is a function of (seed, step, rank): a resumed run draws it again
-    torch.manual_seed(hash((config.run.seed, step, rank)) % 2**63)
-    factor = rate_factor(step, schedule.total_steps, optim.poly_power, optim.warmup_steps)
+    torch.manual_seed(hash((config.run.seed, step, running.rank)) % 2**63)
+    factor = rate_factor(step, running.schedule.total_steps, optim.poly_power, optim.warmup_steps)
     for group in progress.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    device = next(model.parameters()).device
-    passes = [next(batches).to(device, optim.channels_last) for _ in range(optim.accumulate)]
-    mixture = schedule.epoch(step) >= config.loss.warmup_epochs
+    passes = [next(running.batches).to(running.device, optim.channels_last) for _ in range(optim.accumulate)]
+    mixture = running.schedule.epoch(step) >= config.loss.warmup_epochs
+    before = [buffer.clone() for buffer in progress.network.buffers()] if optim.skip_nonfinite else []
     values = train_step(
         model, passes, progress.optimizer, config, mixture=mixture, class_weight_K=progress.class_weight_K
     )
-    if progress.average is not None:
-        progress.average.update(progress.network)
     progress.step += 1
+    if optim.skip_nonfinite and not values["grad_norm"].isfinite():  # the same on every rank
+        progress.skipped += 1
+        for buffer, old in zip(progress.network.buffers(), before, strict=True):
+            buffer.copy_(old)  # batch norm's statistics saw it too
+    elif progress.average is not None:
+        progress.average.update(progress.network)
     return values, optim.learning_rate * factor
 
 
@@ -225,13 +153,14 @@ def run(
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Train to the end, going on from the newest checkpoint in STORAGE/NAME if there is one -> the best
+    """Train to the end, going on from the newest sound checkpoint in STORAGE/NAME if there is one -> the best
     scores.
 
     dataset: the imported dataset, a folder or a URL (default: config.data.root).  node: where this rank
     stands (default: all ranks on one node).  report: is given every validation, on every rank.  should_stop:
     asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends the run.
-    Raises FloatingPointError when the loss is no longer finite.
+    Raises FloatingPointError when the loss is no longer finite, SaveError when a checkpoint cannot be
+    written.
     """
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -242,40 +171,77 @@ def run(
     schedule = plan(config, data.rows[config.data.train_split])
     progress = start(config, data, device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
-    model = parallel(progress.network, config)
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}
     batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
-    finite, logged, stopping = torch.ones((), dtype=torch.bool, device=device), progress.step, False
-    while progress.step < schedule.total_steps and not stopping:
-        values, rate = advance(progress, model, batches, schedule, config, rank)
-        finite &= values["total"].isfinite() & values["grad_norm"].isfinite()
-        step, epoch = progress.step, schedule.epoch(progress.step)
-        validates = schedule.validates(step)
+    who = f"[{config.run.name}] rank {rank} on {socket.gethostname()}"
+    with Saver(config.folder) as saver, Watchdog(config.run.hang_seconds, who) as watchdog:
+        running = Running(config, data, schedule, progress, batches, device, rank, log, saver, watchdog)
+        loop(running, report, should_stop)
+    if log is not None:
+        log.close()
+    if saver.error is not None:
+        raise saver.error
+    return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
+
+
+def loop(running: Running, report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> None:
+    """A step after the other, and at the steps that ask for it a line, a validation, a checkpoint."""
+    config, progress, log = running.config, running.progress, running.log
+    model = parallel(progress.network, config)
+    finite: list[Tensor] = []  # a flag for every step since the last line
+    stopping, saved_s, limit = False, time.monotonic(), config.optim.skip_nonfinite
+    while progress.step < running.schedule.total_steps and not stopping:
+        values, rate = advance(running, model)
+        running.watchdog.beat()
+        finite.append(values["total"].isfinite() & values["grad_norm"].isfinite())
+        step, epoch = progress.step, running.schedule.epoch(progress.step)
+        validates = running.schedule.validates(step)
         saves = bool(config.run.checkpoint_every) and step % config.run.checkpoint_every == 0
-        asked = world == 1 and should_stop()
+        asked = world_size() == 1 and should_stop()
         if step % config.run.log_every == 0 or validates or saves or asked:
-            line, all_finite, stopping = read(values, finite, asked or should_stop())
-            line["learning_rate"] = rate
-            if not all_finite:
-                raise FloatingPointError(
-                    f"run {config.run.name}: loss or gradient not finite between steps {logged + 1} and "
-                    f"{step} "
-                    f"(now {line}); lower optim.learning_rate or set optim.clip_norm, then repeat the command"
-                )
+            asked = asked or should_stop() or running.saver.error is not None
+            line, all_finite, stopping = read(values, torch.stack(finite).all(), asked)
+            if not all_finite and (limit == 0 or progress.skipped > limit):
+                refuse(running, torch.stack(finite), line)
             if log is not None:
-                log.train(step, epoch, line, step - logged, config.optim.batch_size)
-            logged = step
-        result = validate(progress, config, data, device, rank) if validates else None
+                line |= {"learning_rate": rate} | ({"skipped": progress.skipped} if limit else {})
+                log.train(step, epoch, line, len(finite), config.optim.batch_size)
+            finite = []
+            # only rank 0 saves, so the clocks of the others may differ
+            saves |= 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
+        result = validate(running) if validates else None
         if log is not None and result is not None:
             log.validation(step, epoch, result, is_best=progress.best is result)
         if log is not None and (validates or saves or stopping):
-            save(progress, config, data, log.metrics_bytes, result["miou"] if result else None)
+            miou = result["miou"] if result else None
+            save(progress, config, running.data, running.saver, log.metrics_bytes, miou)
+            saved_s = time.monotonic()
             log.pause()
-        if result is not None:  # after the save: who hears it may end the run
-            report({**result, "epoch": epoch, "total_steps": schedule.total_steps})
-    if log is not None:
-        log.close()
-    return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
+        if result is not None:
+            report({**result, "epoch": epoch, "total_steps": running.schedule.total_steps})
+
+
+def refuse(running: Running, finite_T: Tensor, line: dict[str, float]) -> NoReturn:
+    """Raise FloatingPointError that names the first step that was not finite, of those of `finite_T`, and its
+    images."""
+    config, split = running.config, running.config.data.train_split
+    finite_T = finite_T.double()
+    if world_size() > 1:
+        dist.all_reduce(finite_T, dist.ReduceOp.MIN)
+    first = int(finite_T.argmin())
+    step = running.progress.step - len(finite_T) + 1 + first
+    images = ""
+    if len(running.data.splits[split]) == running.data.rows[split]:  # else this node does not know all rows
+        keys = loader.rows_of_step(
+            config.run.seed, step - 1, running.data.rows[split], config.optim.batch_size
+        )
+        ids = [running.data.splits[split][row]["id"] for _, row in keys]
+        images = f" (images {', '.join(ids[:16])}{', ...' if len(ids) > 16 else ''})"
+    raise FloatingPointError(
+        f"run {config.run.name}: loss or gradient not finite at step {step}{images}; terms of step "
+        f"{running.progress.step}: {line}; lower optim.learning_rate, set optim.clip_norm, or leave such "
+        "steps out with optim.skip_nonfinite, then repeat the command"
+    )
 
 
 def parallel(network: nn.Module, config: Config) -> nn.Module:
