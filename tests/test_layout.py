@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "model",
         "checkpoint",
         "runlog",
+        "saver",
         "train",
         "flags",
         "schedule",

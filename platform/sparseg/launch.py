@@ -28,6 +28,7 @@ from sparseg import (
 )
 from sparseg.config import Config
 from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt
+from sparseg.saver import SaveError
 
 STOP_FILE = ".stop"
 """A file of this name in the run's folder asks its workers to save and end at their next logged line."""
@@ -202,7 +203,7 @@ def _worker(arguments: dict[str, Any]) -> None:
             report=ray.train.report,
             should_stop=stop_file.exists,
         )
-    except (ValueError, FloatingPointError) as error:  # the same on every rank, and again on every retry
+    except (ValueError, FloatingPointError, SaveError) as error:  # a retry would only meet it again
         result = {"error": str(error), "wrong_use": isinstance(error, ValueError)}
     if context.get_world_rank() == 0:
         checkpoint.write_text(settings.folder / RESULT_FILE, runlog.json_text(result))
@@ -244,7 +245,7 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
     (settings.folder / STOP_FILE).unlink(missing_ok=True)
     result = runlog.read_json(result_file)
     if "error" in result:
-        raise (ValueError if result["wrong_use"] else FloatingPointError)(result["error"])
+        raise (ValueError if result["wrong_use"] else RuntimeError)(result["error"])
     return result
 
 
