@@ -39,7 +39,9 @@ ALLOWED: dict[str, set[str]] = {
     "runlog": {"config", "mixture", "losses", "checkpoint"},
     "saver": set(),
     "watchdog": set(),
-    "progress": {"config", "shards", "mixture", "model", "losses", "checkpoint", "saver", "schedule"},
+    "progress": {
+        *("config", "shards", "mixture", "model", "losses", "checkpoint", "runlog", "saver", "schedule"),
+    },
     "train": {
         *("config", "shards", "nodes", "loader", "mixture", "losses", "evaluate", "runlog", "schedule"),
         *("saver", "watchdog", "progress"),

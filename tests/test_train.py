@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparseg import checkpoint, loader, losses, progress, saver, shards, train
+from sparseg import checkpoint, loader, losses, progress, runlog, saver, shards, train
 from sparseg import model as networks
 from sparseg.config import Config, with_overrides
 from sparseg.losses import TERMS
@@ -321,6 +321,21 @@ def test_a_full_disk_ends_the_run_and_names_the_last_good_checkpoint(
     assert len(lines(config)) < 6  # it did not train on for nothing
     monkeypatch.setattr(checkpoint, "save", write)
     assert train.run(config)["steps"] == 6
+
+
+def test_a_run_that_another_process_took_over_writes_nothing_more(folder: Path, tmp_path: Path) -> None:
+    """The workers of a killed driver live on for some seconds, while the repeated command trains."""
+    config = configure(folder, tmp_path, {"run.checkpoint_every": 1, "run.validate_every": 99.0})
+
+    def taken_over() -> bool:
+        if stopped_at(config, 3):
+            (config.folder / ".owner").write_text("host 1 other")
+        return False
+
+    with pytest.raises(runlog.SupersededError, match="host 1 other"):
+        train.run(config, should_stop=taken_over)
+    assert len(lines(config)) == 2
+    assert [path.name for path in checkpoint.all_of(config.folder)][-1] == checkpoint.name_of(2)
 
 
 def test_a_finished_run_is_not_trained_again(folder: Path, tmp_path: Path) -> None:

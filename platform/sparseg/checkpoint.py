@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def save(
     miou: float | None,
 ) -> Path:
     """Write FOLDER/checkpoint_STEP: model.safetensors (self-describing) and state.pt (to go on training)."""
-    final, temporary = folder / name_of(step), folder / f"{_TEMPORARY}{name_of(step)}"
+    final = folder / name_of(step)
+    temporary = folder / f"{_TEMPORARY}{name_of(step)}-{socket.gethostname()}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     metadata = {

@@ -16,6 +16,7 @@ from sparseg import checkpoint, losses, shards
 from sparseg import model as networks
 from sparseg.config import Config
 from sparseg.mixture import world_size
+from sparseg.runlog import RunLog
 from sparseg.saver import Saver
 from sparseg.schedule import make_optimizer
 
@@ -113,13 +114,14 @@ def save(
     config: Config,
     data: shards.ShardedDataset,
     saver: Saver,
-    metrics_bytes: int,
+    log: RunLog,
     miou: float | None,
 ) -> None:
     """Hand the checkpoint of this step to `saver` (rank 0; the other ranks hold the same weights).
 
     All is copied here; what follows of the training does not change it.
     """
+    log.check_owner()
     network, average, step = progress.network, progress.average, progress.step
     weights = _copy(average.state if average is not None else network.state_dict())
     state = {
@@ -127,7 +129,7 @@ def save(
         "optimizer": _copy(progress.optimizer.state_dict()),
         "raw_model": _copy(network.state_dict()) if average is not None else None,
         "best": progress.best,
-        "metrics_bytes": metrics_bytes,
+        "metrics_bytes": log.metrics_bytes,
         "skipped": progress.skipped,
     }
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import platform
+import secrets
+import socket
 import sys
 import time
 from importlib import metadata
@@ -33,12 +35,22 @@ PACKAGES = (
 )
 
 
+OWNER_FILE = ".owner"
+"""Names the process that writes the run.  The workers of a killed driver may live on for some seconds."""
+
+
+class SupersededError(RuntimeError):
+    """Another process has taken the run over; this one must not write to it any more."""
+
+
 class RunLog:
     """Writes the files of one run; only rank 0 has one.  `metrics_bytes` is the place to go on from."""
 
     def __init__(self, config: Config, metrics_bytes: int, total_steps: int, device: torch.device) -> None:
         self.folder, self.total_steps = config.folder, total_steps
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+        checkpoint.write_text(self.folder / OWNER_FILE, self.owner)
         checkpoint.write_text(self.folder / "config.json", json_text(to_dict(config)))
         checkpoint.write_text(self.folder / "environment.json", json_text(environment(device)))
         path = self.folder / "metrics.jsonl"
@@ -54,6 +66,12 @@ class RunLog:
         """Bytes of metrics.jsonl that are complete."""
         self.file.flush()
         return self.file.tell()
+
+    def check_owner(self) -> None:
+        """Raise SupersededError if a later process has claimed the run."""
+        found = (self.folder / OWNER_FILE).read_text()
+        if found != self.owner:
+            raise SupersededError(f"{self.folder} is written by another process now ({found}); this one ends")
 
     def pause(self) -> None:
         """What happens until the next `train` line is not training: leave it out of images/s and ETA."""
@@ -99,6 +117,7 @@ class RunLog:
         return self._write(line, {"miou": scores["miou"], **flat})
 
     def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> dict[str, Any]:
+        self.check_owner()
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in line.items()

@@ -214,7 +214,7 @@ def loop(running: Running, report: Callable[[dict[str, Any]], None], should_stop
             log.validation(step, epoch, result, is_best=progress.best is result)
         if log is not None and (validates or saves or stopping):
             miou = result["miou"] if result else None
-            save(progress, config, running.data, running.saver, log.metrics_bytes, miou)
+            save(progress, config, running.data, running.saver, log, miou)
             saved_s = time.monotonic()
             log.pause()
         if result is not None:
