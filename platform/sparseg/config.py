@@ -275,6 +275,9 @@ class ResourcesConfig:
     """Training processes, one per GPU where there are GPUs. 0 = in this process, without Ray."""
     min_workers: int | None = None
     """Fewest workers an elastic run goes on with (default: `workers`, not elastic)."""
+    resize_seconds: float = 60.0
+    """Seconds between looks whether an elastic run can have more workers; it then goes on from its newest
+    checkpoint with them."""
     gpus_per_worker: float | None = None
     """GPUs per worker (default: 1 if the cluster has any, else 0)."""
     cpus_per_worker: float = 1.0
@@ -298,6 +301,7 @@ class ResourcesConfig:
         )
         threads = self.threads_per_worker
         _require(threads is None or threads >= 1, f"resources.threads_per_worker must be >= 1, got {threads}")
+        _require(self.resize_seconds > 0, f"resources.resize_seconds must be > 0, got {self.resize_seconds}")
         _require(self.max_failures >= 0, f"resources.max_failures must be >= 0, got {self.max_failures}")
 
 

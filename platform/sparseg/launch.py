@@ -56,9 +56,8 @@ def finish(settings: Config) -> None:
     """Run to the end and say what came out."""
     result = launch(settings)
     print(
-        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best "
-        "names its "
-        f"checkpoint, {settings.folder}/metrics.jsonl holds every logged step"
+        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best names "
+        f"its checkpoint, {settings.folder}/metrics.jsonl holds every logged step"
     )
 
 
@@ -75,8 +74,7 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not Path(settings.run.storage).is_absolute():
         raise ValueError(
             f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job "
-            "is temporary; "
-            "give an absolute folder that the workers reach"
+            "is temporary; give an absolute folder that the workers reach"
         )
     storage = _absolute(settings.run.storage)
     data, weights = settings.data, settings.model.weights
@@ -224,6 +222,7 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
+            elastic_resize_monitor_interval_s=resources.resize_seconds,  # type: ignore[call-arg]
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": resources.cpus_per_worker} | ({"GPU": gpus} if gpus else {}),
         ),
