@@ -93,7 +93,7 @@ MAY_IMPORT_RAY = {"launch", "sweep"}
 MAY_IMPORT_OPTUNA = {"sweep"}
 
 MAX_FILE_LINES = 300
-MAX_CONFIG_LINES = 480  # declarations: a field, its documentation, its check
+MAX_CONFIG_LINES = 520  # declarations: a field, its documentation, its check
 MAX_FUNCTION_LINES = 60
 LABEL_CODES = (254, 255)
 TORCH_PROTOCOL = ("forward", "backward")  # what they compute is said by the class or the function around them

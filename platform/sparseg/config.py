@@ -180,6 +180,15 @@ class LossConfig:
     """With variance=adaptive or unweighted: factor beta on the estimated standard deviation."""
     distance: Literal["l1", "l2"] = "l1"
     """Feature distance: mean absolute, or root mean square, difference over the channels."""
+    target: Literal["similarity", "posterior"] = "similarity"
+    """What L_mix asks of the prediction. `similarity`: G of each class by itself, as published. `posterior`:
+    the responsibilities of a whole mixture, pi_k P_k G_k made to sum to 1 over the classes annotated in the
+    image, held fixed; sigma is shared by the classes, pi estimated. Needs centroids=memory."""
+    centroids: Literal["batch", "memory"] = "batch"
+    """`batch`: a class's mean over its labelled pixels in the crop. `memory`: a running mean over the
+    batches, which also stands for classes whose labels lie outside the crop."""
+    centroid_momentum: float = 0.9
+    """With centroids=memory: share of the old mean that a batch leaves."""
     centroid_reduction: Literal["auto", "sum", "mean"] = "auto"
     """How class means of the images join into the batch centroid of L_sep; `auto` = sum if variance=published
     (as in the released code), else mean."""
@@ -204,6 +213,15 @@ class LossConfig:
         _require(self.bandwidth > 0, f"loss.bandwidth must be > 0, got {self.bandwidth}")
         _require(
             0 <= self.class_balance <= 1, f"loss.class_balance must be in 0..1, got {self.class_balance}"
+        )
+        _require(
+            0 <= self.centroid_momentum < 1,
+            f"loss.centroid_momentum must be in [0, 1), got {self.centroid_momentum}",
+        )
+        _require(
+            self.target == "similarity" or self.centroids == "memory",
+            "loss.target=posterior compares all classes of an image, also those whose labels lie outside the "
+            "crop; it needs loss.centroids=memory",
         )
         _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
         for name in ("seg", "mix", "label", "sep", "absent"):

@@ -23,7 +23,8 @@ from sparseg.nodes import Node
 class Batch:
     """image_B3HW uint8, label_BHW uint8 codes, present_BK bool (classes annotated in the whole image).
 
-    num_slots: most classes labelled in one crop (known here, so the device need not be asked).
+    num_slots: most classes labelled in one crop; num_present: most classes annotated in one image (known
+    here, so the device need not be asked).
     rows: their numbers in the split.
     """
 
@@ -31,6 +32,7 @@ class Batch:
     label_BHW: Tensor
     present_BK: Tensor
     num_slots: int
+    num_present: int
     rows: tuple[int, ...]
 
     def pin_memory(self) -> Batch:
@@ -129,6 +131,7 @@ def collate(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Ba
         label_BHW=torch.from_numpy(np.stack(labels)),
         present_BK=torch.from_numpy(np.stack(present)),
         num_slots=num_slots,
+        num_present=int(max(p.sum() for p in present)),
         rows=rows,
     )
 

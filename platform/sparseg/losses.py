@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparseg import mixture
 from sparseg.config import IGNORED, LossConfig
+from sparseg.mixture import Memory
 
 TERMS = ("seg", "mix", "label", "sep", "absent")
 
@@ -52,6 +53,7 @@ def objective(
     passes: int = 1,
     mixture: bool = True,
     class_weight_K: Tensor | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, Tensor]:
     """All loss terms (Wu et al., CVPR 2023) -> unweighted scalars seg mix label sep absent, and their
     weighted total.
@@ -61,8 +63,9 @@ def objective(
     counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes
     labelled in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation
     passes that share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only
-    seg and absent.  class_weight_K: factors on the pixels of a class in seg (`class_weights`).  Terms that
-    are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
+    seg and absent.  class_weight_K: factors on the pixels of a class in seg (`class_weights`).  memory: the
+    running class means of centroids=memory, changed in place; num_slots is then the most classes annotated in
+    any image.  Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
     with torch.autocast(logits_BKhw.device.type, enabled=False):
         return _objective(
@@ -76,6 +79,7 @@ def objective(
             passes,
             mixture,
             class_weight_K,
+            memory,
         )
 
 
@@ -94,6 +98,7 @@ def _objective(
     passes: int,
     mixture_on: bool,
     class_weight_K: Tensor | None,
+    memory: Memory | None,
 ) -> dict[str, Tensor]:
     num_classes = logits_BKhw.shape[1]
     if counts is None:
@@ -117,8 +122,13 @@ def _objective(
     if with_absent:
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
     if mixture_on and config.method == "agmm" and (with_pixels or config.sep_weight):
-        slots = mixture.slots_of(mixture.crop_classes(label_BHW, num_classes), num_slots)
-        terms |= mixture_terms(feature_BDhw, p_BKHW, label_BHW, present_BK, slots, config, labelled, valid)
+        class_BK = mixture.crop_classes(label_BHW, num_classes)
+        if memory is not None:
+            class_BK = class_BK | (present_BK & memory.seen_K)
+        slots = mixture.slots_of(class_BK, num_slots)
+        terms |= mixture_terms(
+            feature_BDhw, p_BKHW, label_BHW, present_BK, slots, config, labelled, valid, memory
+        )
     terms["sep"] = terms["sep"] / passes
     terms["total"] = sum(getattr(config, f"{name}_weight") * terms[name] for name in TERMS)
     return terms
@@ -140,6 +150,7 @@ def mixture_terms(
     config: LossConfig,
     labelled: Tensor,
     valid: Tensor,
+    memory: Memory | None = None,
 ) -> dict[str, Tensor]:
     """L_mix, L_label, L_sep of the classes in `slots`; labelled and valid scale a sum over pixels to a
     mean."""
@@ -147,20 +158,30 @@ def mixture_terms(
     used_BS11 = slots.used_BS[:, :, None, None]
     labelled_BSHW = (label_BHW[:, None] == slots.class_BS[:, :, None, None]) & used_BS11
     mean_BSD = mixture.class_means(feature_BDhw, labelled_BSHW.to(feature_BDhw.dtype))
-    if config.sep_weight:
-        sums = config.centroid_reduction == "sum"
-        if config.centroid_reduction == "auto":
-            sums = config.variance == "published"
-        terms["sep"] = mixture.separation(
-            mean_BSD, slots, p_BKHW.shape[1], distance=config.distance, reduction="sum" if sums else "mean"
-        )
+    if config.sep_weight or memory is not None:
+        labelled_BS = labelled_BSHW.any(3).any(2)
+        sum_KD, count_K = mixture.batch_sums(mean_BSD, slots, labelled_BS, p_BKHW.shape[1])
+        reduction = config.centroid_reduction
+        if reduction == "auto":
+            reduction = "sum" if config.variance == "published" else "mean"
+        if config.sep_weight:
+            terms["sep"] = mixture.separation(sum_KD, count_K, distance=config.distance, reduction=reduction)
+        if memory is not None:
+            memory.update(sum_KD, count_K, config.centroid_momentum)
+            mean_BSD = memory.centroid_KD[slots.class_BS]
     if not (config.mix_weight or config.label_weight):
         return terms
 
+    if config.target == "posterior" and config.mix_weight:
+        target_BSHW = class_posterior(feature_BDhw, mean_BSD, p_BKHW, label_BHW, slots, config)
+        cost_BSHW = -torch.log(mixture.pick(p_BKHW, slots) + mixture.EPS) * target_BSHW * used_BS11
+        terms["mix"] = (cost_BSHW * (label_BHW != IGNORED)[:, None]).sum() * valid
+        if not config.label_weight:
+            return terms
     similarity_BSHW = class_similarity(feature_BDhw, mean_BSD, p_BKHW, label_BHW, present_BK, slots, config)
     share_BS = slots.used_BS / (slots.used_BS.sum(1, keepdim=True) + mixture.EPS) / 2  # c / S_b * 1/2
     share_BS11 = share_BS[:, :, None, None]
-    if config.mix_weight:
+    if config.mix_weight and config.target == "similarity":
         p_BSHW = mixture.pick(p_BKHW, slots)
         log_p, log_not_p = torch.log(p_BSHW + mixture.EPS), torch.log(1 - p_BSHW + mixture.EPS)
         cost_BSHW = torch.lerp(log_not_p, log_p, similarity_BSHW)  # G log p + (1 - G) log(1 - p)
@@ -171,6 +192,24 @@ def mixture_terms(
         weight = share_BS11 * (label_BHW < p_BKHW.shape[1])[:, None]
         terms["label"] = -(torch.log(probability_BSHW + mixture.EPS) * weight).sum() * labelled
     return terms
+
+
+def class_posterior(
+    feature_BDhw: Tensor,
+    mean_BSD: Tensor,
+    p_BKHW: Tensor,
+    label_BHW: Tensor,
+    slots: mixture.Slots,
+    config: LossConfig,
+) -> Tensor:
+    """Responsibilities of the slots at image size, (B, S, H, W), without gradient (`mixture.posterior`)."""
+    size = (feature_BDhw.shape[2], feature_BDhw.shape[3])
+    d2_BShw = mixture.squared_distance(feature_BDhw.detach(), mean_BSD.detach(), config.distance)
+    p_BSHW = mixture.pick(p_BKHW.detach(), slots)
+    p_BShw = F.interpolate(p_BSHW, size=size, mode="bilinear", align_corners=False)
+    valid_B1hw = mixture.valid_cells(label_BHW, size)
+    r_BShw = mixture.posterior(d2_BShw, p_BShw, valid_B1hw, slots, config.bandwidth)
+    return F.interpolate(r_BShw, size=label_BHW.shape[1:], mode="bilinear", align_corners=False)
 
 
 def class_similarity(

@@ -185,15 +185,69 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     return _AllReduceSum.apply(value) if world_size() > 1 else value
 
 
-def separation(mean_BSD: Tensor, slots: Slots, num_classes: int, *, distance: str, reduction: str) -> Tensor:
-    """L_sep: mean over pairs of classes present in the GLOBAL batch of exp(-d(v_i, v_j)^2) -> scalar.
-
-    v_k is the sum (as published) or the mean over the images whose crop contains k.  Equal on every rank.
-    """
-    member_BSK = F.one_hot(slots.class_BS, num_classes).to(mean_BSD.dtype) * slots.used_BS[..., None]
+def batch_sums(
+    mean_BSD: Tensor, slots: Slots, labelled_BS: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Class means summed over the images of the GLOBAL batch whose crop contains the class -> (K, D), and how
+    many they are, (K,).  Equal on every rank."""
+    member_BSK = F.one_hot(slots.class_BS, num_classes).to(mean_BSD.dtype) * labelled_BS[..., None]
     sum_KD = torch.einsum("BSK,BSD->KD", member_BSK, mean_BSD)
     packed = all_reduce_sum(torch.cat([sum_KD, member_BSK.sum((0, 1))[:, None]], 1))
-    sum_KD, count_K = packed[:, :-1], packed[:, -1].detach()
+    return packed[:, :-1], packed[:, -1].detach()
+
+
+@dataclasses.dataclass
+class Memory:
+    """Running class means over the batches: centroid_KD, and seen_K, of which classes there is one."""
+
+    centroid_KD: Tensor
+    seen_K: Tensor
+
+    @classmethod
+    def empty(cls, num_classes: int, channels: int, device: torch.device) -> Memory:
+        """Of no class yet."""
+        centroid_KD = torch.zeros(num_classes, channels, device=device)
+        return cls(centroid_KD, torch.zeros(num_classes, dtype=torch.bool, device=device))
+
+    @torch.no_grad()
+    def update(self, sum_KD: Tensor, count_K: Tensor, momentum: float) -> None:
+        """Take in a batch (`batch_sums`); a class's first mean is taken as it is, an absent class stays."""
+        mean_KD = sum_KD / count_K.clamp(min=1)[:, None]
+        moved_KD = torch.where(self.seen_K[:, None], self.centroid_KD.lerp(mean_KD, 1 - momentum), mean_KD)
+        self.centroid_KD.copy_(torch.where((count_K > 0)[:, None], moved_KD, self.centroid_KD))
+        self.seen_K |= count_K > 0
+
+
+MIXING_STEPS = 10  # of EM for the mixing weights alone, a concave problem: further ones change little
+
+
+@torch.no_grad()
+def posterior(d2_BShw: Tensor, p_BShw: Tensor, valid_B1hw: Tensor, slots: Slots, bandwidth: float) -> Tensor:
+    """Responsibilities of the mixture of an image's classes, (B, S, h, w), which sum to 1 over used slots.
+
+    r_k = pi_k P_k exp(-d_k^2 / (2 beta^2 sigma^2)) / sum over k.  sigma^2 is the mean of d^2 over cells and
+    classes weighted by P; pi starts uniform and is the mean of r, alternately (EM).  An image without a used
+    slot gives values that mean nothing.
+    """
+    used_BS11 = slots.used_BS[:, :, None, None]
+    p_BShw = p_BShw * used_BS11 * valid_B1hw
+    total_B111 = (p_BShw * d2_BShw).sum((1, 2, 3), keepdim=True)
+    variance_B111 = total_B111 / (p_BShw.sum((1, 2, 3), keepdim=True) + EPS)
+    log_joint_BShw = torch.log(p_BShw + EPS) - d2_BShw / (2 * bandwidth**2 * variance_B111 + EPS)
+    log_joint_BShw = log_joint_BShw.masked_fill(~used_BS11, -1e9)
+    count_B111 = valid_B1hw.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    mixing_BS11 = torch.ones_like(log_joint_BShw[:, :, :1, :1])
+    for _ in range(MIXING_STEPS):
+        r_BShw = torch.softmax(log_joint_BShw + torch.log(mixing_BS11 + 1e-4), 1) * valid_B1hw
+        mixing_BS11 = r_BShw.sum((2, 3), keepdim=True) / count_B111
+    return torch.softmax(log_joint_BShw + torch.log(mixing_BS11 + 1e-4), 1)
+
+
+def separation(sum_KD: Tensor, count_K: Tensor, *, distance: str, reduction: str) -> Tensor:
+    """L_sep: mean over pairs of classes present in the GLOBAL batch of exp(-d(v_i, v_j)^2) -> scalar.
+
+    v_k is the sum (as published) or the mean over the images whose crop contains k (`batch_sums`).
+    """
     centroid_KD = sum_KD if reduction == "sum" else sum_KD / count_K.clamp(min=1)[:, None]
     difference = centroid_KD[:, None] - centroid_KD[None]
     d2_KK = difference.abs().mean(2).square() if distance == "l1" else difference.square().mean(2)

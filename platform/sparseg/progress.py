@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparseg import checkpoint, losses, shards
 from sparseg import model as networks
 from sparseg.config import Config
-from sparseg.mixture import world_size
+from sparseg.mixture import Memory, world_size
 from sparseg.runlog import RunLog
 from sparseg.saver import Saver
 from sparseg.schedule import make_optimizer
@@ -57,6 +57,7 @@ class Progress:
     optimizer: torch.optim.Optimizer
     average: Average | None
     class_weight_K: Tensor | None = None
+    memory: Memory | None = None
     step: int = 0
     best: dict[str, Any] = dataclasses.field(default_factory=lambda: {"miou": -1.0, "iou": {}, "step": 0})
     metrics_bytes: int = 0
@@ -78,11 +79,15 @@ def start(config: Config, data: shards.ShardedDataset, device: torch.device, *, 
     if config.loss.class_balance:
         pixels_K = shards.labelled_pixels(data, config.data.train_split)
         progress.class_weight_K = losses.class_weights(pixels_K, config.loss.class_balance).to(device)
+    if config.loss.centroids == "memory":
+        progress.memory = Memory.empty(len(data.names), config.model.feature_channels, device)
     saved = checkpoint.newest(config.folder, device, warn=_silent if quiet else _to_stderr)
     if saved is not None:
         path, tensors, state = saved
         network.load_state_dict(state["raw_model"] or tensors)
         optimizer.load_state_dict(state["optimizer"])
+        if progress.memory is not None:
+            progress.memory = Memory(**{name: value.to(device) for name, value in state["memory"].items()})
         if average is not None:
             average.state = {name: tensors[name].to(device) for name in average.state}
         progress.step, progress.best = state["step"], state["best"]
@@ -128,6 +133,7 @@ def save(
         "step": step,
         "optimizer": _copy(progress.optimizer.state_dict()),
         "raw_model": _copy(network.state_dict()) if average is not None else None,
+        "memory": _copy(dataclasses.asdict(progress.memory)) if progress.memory is not None else None,
         "best": progress.best,
         "metrics_bytes": log.metrics_bytes,
         "skipped": progress.skipped,

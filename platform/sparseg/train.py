@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sparseg import loader, losses, nodes, runlog, shards
 from sparseg.config import Config
 from sparseg.evaluate import evaluate, scores
-from sparseg.mixture import world_size
+from sparseg.mixture import Memory, world_size
 from sparseg.progress import Progress, save, start
 from sparseg.saver import Saver
 from sparseg.schedule import Plan, plan, rate_factor
@@ -36,6 +36,7 @@ def train_step(
     *,
     mixture: bool,
     class_weight_K: Tensor | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, Tensor]:
     """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
     grad_norm.
@@ -63,10 +64,11 @@ def train_step(
                 batch.present_BK,
                 config.loss,
                 counts=counts,
-                num_slots=batch.num_slots,
+                num_slots=batch.num_slots if memory is None else batch.num_present,
                 passes=len(batches),
                 mixture=mixture,
                 class_weight_K=class_weight_K,
+                memory=memory,
             )
             terms["total"].backward()
         for name, value in terms.items():
@@ -132,7 +134,13 @@ def advance(running: Running, model: nn.Module) -> tuple[dict[str, Tensor], floa
     mixture = running.schedule.epoch(step) >= config.loss.warmup_epochs
     before = [buffer.clone() for buffer in progress.network.buffers()] if optim.skip_nonfinite else []
     values = train_step(
-        model, passes, progress.optimizer, config, mixture=mixture, class_weight_K=progress.class_weight_K
+        model,
+        passes,
+        progress.optimizer,
+        config,
+        mixture=mixture,
+        class_weight_K=progress.class_weight_K,
+        memory=progress.memory,
     )
     progress.step += 1
     if optim.skip_nonfinite and not values["grad_norm"].isfinite():  # the same on every rank
