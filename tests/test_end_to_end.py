@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import tiny
 
-from sparseg import checkpoint, config
+from sparseg import checkpoint, config, shards
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +100,60 @@ def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(tmp_path
     assert not list(settings.folder.glob(".partial-*"))
     steps = [line["step"] for line in lines(settings)]
     assert steps == list(range(1, int(newest.name.split("_")[1]) + 1))  # no gap, no repeat
+
+
+def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two Ray workers, a real S3 server on loopback; what the first half left on this node is deleted."""
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    pytest.importorskip("s3fs", reason="needs s3fs")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        store, _ = shards.filesystem("s3://bucket/runs")
+        store.mkdir("bucket")
+        tiny.dataset(tmp_path)
+        settings = tiny.config(
+            tmp_path,
+            {
+                "run.storage": "s3://bucket/runs",
+                "run.mirror": str(tmp_path / "mirror"),
+                "run.checkpoint_every": 5,
+                "resources.workers": 2,
+                "optim.max_steps": 4000,
+                "optim.epochs": 4000,
+            },
+        )
+        process = start(settings, tmp_path)
+        code, output = wait(process, lambda line: "step 7/" in line)
+        assert code == -1, output
+        process.send_signal(signal.SIGINT)
+        code, output = wait(process)
+        assert code == 130, output
+        steps = [line["step"] for line in lines(settings)]
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 7
+        shutil.rmtree(tmp_path / "mirror")
+        process = start(settings, tmp_path)
+        code, output = wait(process, lambda line: f"going on after step {len(steps)} " in line)
+        assert code == -1, output
+        wait(process, lambda line: "| ETA" in line)
+        process.send_signal(signal.SIGINT)
+        code, output = wait(process)
+        assert code == 130, output
+        assert len(lines(settings)) > len(steps)
+    finally:
+        server.stop()
 
 
 def test_more_workers_than_the_cluster_has_is_one_line_and_code_2(tmp_path: Path) -> None:

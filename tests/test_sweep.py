@@ -67,6 +67,10 @@ def report(step: int, miou: float, *, total: int = 9, **more: object) -> dict[st
         (["--scheduler", "ahsa"], "argument --scheduler: invalid choice: 'ahsa'"),
         (["--run.name", "x"], "give --sweep.name"),
         (["--sweep.name", "a/b"], "got 'a/b'"),
+        (
+            ["--run.storage", "s3://b/runs"],
+            "run.storage=s3://b/runs: a sweep keeps Optuna's study in a folder",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(make: Callable[..., sweep.Sweep], args: list[str], message: str) -> None:

@@ -154,7 +154,7 @@ FREE_TO_CHANGE = {
     "resources": None,
     "run": (
         *("storage", "log_every", "validate_every", "checkpoint_every", "checkpoint_seconds"),
-        *("keep", "fresh", "tensorboard", "hang_seconds"),
+        *("keep", "fresh", "tensorboard", "hang_seconds", "mirror"),
     ),
 }
 """Fields in which a run may go on differently; None = the whole section.  Everything else changes the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
 import re
@@ -330,7 +331,9 @@ class RunConfig:
     name: str = "run"
     """Folder of the run under `storage`. The same name again resumes it."""
     storage: str = "runs"
-    """Folder for runs; with several nodes it must be one that all of them reach."""
+    """Folder for runs, or a URL (s3://bucket/runs); with several nodes one that all of them reach."""
+    mirror: str = "~/.cache/sparseg/runs"
+    """With a URL as storage: each node's folder for its copy of the run."""
     seed: int = 0
     """Seed of the initial weights, the order of the rows and the augmentation."""
     log_every: int = 10
@@ -369,7 +372,6 @@ class RunConfig:
             value = getattr(self, name)
             _require(value >= 0, f"run.{name} must be >= 0, got {value}")
         _require(self.seed >= 0, f"run.seed must be >= 0, got {self.seed}")
-        _require("://" not in self.storage, f"run.storage must be a folder for now, got {self.storage!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -405,8 +407,12 @@ class Config:
 
     @property
     def folder(self) -> Path:
-        """STORAGE/NAME."""
-        return Path(self.run.storage) / self.run.name
+        """STORAGE/NAME; of a storage that is a URL, its mirror on this node."""
+        storage = Path(self.run.storage)
+        if "://" in self.run.storage:
+            key = hashlib.sha256(self.run.storage.rstrip("/").encode()).hexdigest()[:16]
+            storage = Path(self.run.mirror).expanduser() / key
+        return storage / self.run.name
 
 
 # ---------------------------------------------------------------------------------------------- JSON,

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from sparseg import (
     runlog,
     schedule,
     shards,
+    storage,
     train,
 )
 from sparseg.config import Config
 from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt
 from sparseg.saver import SaveError
-
-STOP_FILE = ".stop"
-"""A file of this name in the run's folder asks its workers to save and end at their next logged line."""
 
 RESULT_FILE = "result.json"
 """What rank 0 leaves for the driver: the best scores, or an error that a retry would meet again."""
@@ -76,7 +73,7 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
             f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job "
             "is temporary; give an absolute folder that the workers reach"
         )
-    storage = _absolute(settings.run.storage)
+    place = _absolute(settings.run.storage)
     data, weights = settings.data, settings.model.weights
     data = dataclasses.replace(
         data,
@@ -92,11 +89,13 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
         model=dataclasses.replace(
             settings.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
         ),
-        run=dataclasses.replace(settings.run, storage=storage),
+        run=dataclasses.replace(settings.run, storage=place),
     )
+    storage.check(settings)
+    storage.pull(settings)
     if not settings.run.fresh:
         checkpoint.refuse_other_run(settings)
-    dataset = importers.prepare(settings.data, storage)
+    dataset = importers.prepare(settings.data, str(settings.folder.parent))
     found = shards.describe(dataset, cache=settings.data.cache)
     for split in (settings.data.train_split, settings.data.val_split):
         if found.rows[split] == 0:
@@ -109,9 +108,8 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
 
 def _move_aside(settings: Config) -> Config:
     """Rename the earlier run of this name, if any -> settings that no longer ask for it."""
-    if settings.folder.exists():
-        aside = settings.folder.with_name(f"{settings.run.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-        os.replace(settings.folder, aside)
+    aside = storage.move_aside(settings)
+    if aside is not None:
         print(f"moved the earlier run to {aside}")
     return dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=False))
 
@@ -157,8 +155,7 @@ def launch(
     if done is not None:
         print(f"{settings.folder} is finished already; --run.fresh trains it again")
         return done
-    stop_file = settings.folder / STOP_FILE
-    stop_file.unlink(missing_ok=True)
+    storage.forget_stop(settings)
     if settings.resources.workers == 0:
         if settings.resources.threads_per_worker:
             torch.set_num_threads(settings.resources.threads_per_worker)
@@ -190,7 +187,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     if device.type == "cpu":  # Ray would leave it at the number of CPU slots, one by default
         share = (os.cpu_count() or 1) // context.get_local_world_size()
         torch.set_num_threads(settings.resources.threads_per_worker or max(1, share))
-    stop_file = settings.folder / STOP_FILE
+    rank = context.get_world_rank()
     node_rank, local = context.get_node_rank(), (context.get_local_rank(), context.get_local_world_size())
     try:
         result = train.run(
@@ -199,12 +196,12 @@ def _worker(arguments: dict[str, Any]) -> None:
             node=nodes.here(node_rank, *local, device),
             device=device,
             report=ray.train.report,
-            should_stop=stop_file.exists,
+            should_stop=lambda: rank == 0 and storage.asked_to_stop(settings),
         )
     except (ValueError, FloatingPointError, SaveError) as error:  # a retry would only meet it again
         result = {"error": str(error), "wrong_use": isinstance(error, ValueError)}
-    if context.get_world_rank() == 0:
-        checkpoint.write_text(settings.folder / RESULT_FILE, runlog.json_text(result))
+    if rank == 0:
+        storage.write_note(settings, RESULT_FILE, result)
 
 
 def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
@@ -236,13 +233,13 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
         ),
     )
     settings.folder.mkdir(parents=True, exist_ok=True)
-    result_file = settings.folder / RESULT_FILE
-    result_file.unlink(missing_ok=True)
+    storage.forget_note(settings, RESULT_FILE)
     what_follows = f"saving at the next logged line (every {settings.run.log_every} steps), then ending"
-    with on_interrupt((settings.folder / STOP_FILE).touch, what_follows):
+    with on_interrupt(lambda: storage.ask_to_stop(settings), what_follows):
         in_thread(trainer.fit)
-    (settings.folder / STOP_FILE).unlink(missing_ok=True)
-    result = runlog.read_json(result_file)
+    storage.forget_stop(settings)
+    result = storage.read_note(settings, RESULT_FILE)
+    storage.pull(settings)
     if "error" in result:
         raise (ValueError if result["wrong_use"] else RuntimeError)(result["error"])
     return result

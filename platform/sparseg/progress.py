@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseg import checkpoint, losses, shards
+from sparseg import checkpoint, losses, shards, storage
 from sparseg import model as networks
 from sparseg.config import Config
 from sparseg.mixture import Memory, world_size
@@ -154,5 +154,6 @@ def save(
             checkpoint.mark_best(config.folder, path)
             checkpoint.write_text(config.folder / "iou.json", json.dumps(state["best"], indent=2))
         checkpoint.prune(config.folder, config.run.keep, step)
+        storage.push(config)
 
     saver.submit(step, write)

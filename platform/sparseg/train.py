@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparseg import loader, losses, nodes, runlog, shards
+from sparseg import loader, losses, nodes, runlog, shards, storage
 from sparseg.config import Config
 from sparseg.evaluate import evaluate, scores
 from sparseg.mixture import Memory, world_size
@@ -177,6 +177,9 @@ def run(
     by_node = node if node is not None and config.data.sharding == "node" else nodes.Node(0, 1, rank, world)
     data = nodes.open_part(config, dataset or config.data.root, by_node, device)
     schedule = plan(config, data.rows[config.data.train_split])
+    storage.pull(config)
+    if world > 1:
+        dist.barrier()
     progress = start(config, data, device, quiet=rank > 0)
     log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}

@@ -14,7 +14,7 @@ from sparseg.shards.reader import (
     read_manifest,
 )
 from sparseg.shards.region import decode_window, encode_fast, encode_raw
-from sparseg.shards.remote import is_url
+from sparseg.shards.remote import filesystem, is_url
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "encode_fast",
     "encode_label",
     "encode_raw",
+    "filesystem",
     "is_dataset",
     "is_url",
     "labelled_pixels",

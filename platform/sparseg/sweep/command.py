@@ -44,6 +44,11 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
     trainer = _trainer_file(trainers, own.trainer)
     base, dry_run = flags.parse(load_file(trainer).recipe(), rest)
     base = config.with_overrides(base, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
+    if "://" in base.run.storage:
+        raise ValueError(
+            f"run.storage={base.run.storage}: a sweep keeps Optuna's study in a folder; give one that all "
+            "nodes reach"
+        )
     module = load_file(own.space)
     space = space_of(own.space, module)
     sampler = own.sampler or getattr(module, "SAMPLER", "tpe")
