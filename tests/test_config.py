@@ -137,7 +137,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"run.validate_every": 0.0}, "run.validate_every"),
     ({"run.keep": 0}, "run.keep"),
     ({"run.checkpoint_every": -1}, "run.checkpoint_every"),
-    ({"run.storage": "s3://bucket"}, "run.storage"),
 ]
 
 

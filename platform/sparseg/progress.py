@@ -93,7 +93,11 @@ def start(config: Config, data: shards.ShardedDataset, device: torch.device, *, 
         progress.step, progress.best = state["step"], state["best"]
         progress.metrics_bytes, progress.skipped = state["metrics_bytes"], state["skipped"]
         if not quiet:
-            print(f"[{config.run.name}] going on after step {progress.step} from {path}", flush=True)
+            print(
+                f"[{config.run.name}] going on after step {progress.step} with {world_size()} workers from "
+                f"{path}",
+                flush=True,
+            )
     return progress
 
 
