@@ -64,7 +64,7 @@ def must(condition: bool, what: str, driver: Driver) -> None:
 def main() -> None:
     """Both runs and the verdict."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=250)
     options = parser.parse_args()
     os.environ.update(FAST | dict([MARK.split("=")]))
     from ray.cluster_utils import Cluster
