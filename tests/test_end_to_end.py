@@ -121,13 +121,13 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             monkeypatch.setenv(name, value)
-        store, _ = shards.filesystem("s3://bucket/runs")
-        store.mkdir("bucket")
+        store, _ = shards.filesystem("s3://bucket-of-runs/runs")
+        store.mkdir("bucket-of-runs")  # moto forgets nothing while the process lives
         tiny.dataset(tmp_path)
         settings = tiny.config(
             tmp_path,
             {
-                "run.storage": "s3://bucket/runs",
+                "run.storage": "s3://bucket-of-runs/runs",
                 "run.mirror": str(tmp_path / "mirror"),
                 "run.checkpoint_every": 5,
                 "resources.workers": 2,
