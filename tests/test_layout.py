@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "mixture": {"config"},
     "model": {"config", "mixture"},
     "losses": {"config", "mixture"},
-    "checkpoint": {"config", "model"},
+    "checkpoint": {"config", "shards", "model"},
     "storage": {"config", "shards", "checkpoint"},
     "evaluate": {"config", "shards", "transforms", "loader", "mixture", "model", "checkpoint"},
     "runlog": {"config", "mixture", "losses", "checkpoint"},

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sparseg import config as configuration
 from sparseg import model as networks
 from sparseg.config import Config
+from sparseg.shards import checksum
 
 VERSION = 2
 MANIFEST = "manifest.json"
@@ -85,13 +86,7 @@ def save(
 
 
 def _sum_of(path: Path) -> dict[str, Any]:
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while part := file.read(2**22):
-            digest.update(part)
-    return {"bytes": path.stat().st_size, "xxh3": digest.hexdigest()}
+    return {"bytes": path.stat().st_size, "xxh3": checksum(path)}
 
 
 def verify(checkpoint: Path) -> None:
@@ -225,9 +220,8 @@ def prune(folder: Path, keep: int, step: int) -> None:
 
     What killed saves left goes too, and checkpoints of later steps, which were damaged.
     """
-    later = [path for path in all_of(folder) if path.name > name_of(step)]
-    kept = [path for path in all_of(folder) if path not in later][-keep:]
-    spared = {path.name for path in [*kept, best(folder)] if path is not None and path not in later}
+    earlier = [path for path in all_of(folder) if path.name <= name_of(step)]
+    spared = {path.name for path in earlier[-keep:]} | {path.name for path in earlier if path == best(folder)}
     for path in folder.glob("checkpoint_*"):
         if path.name not in spared:
             _remove(path)

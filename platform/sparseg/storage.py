@@ -17,7 +17,7 @@ from typing import Any
 
 from sparseg import checkpoint
 from sparseg.config import Config
-from sparseg.shards import filesystem, is_url
+from sparseg.shards import filesystem, is_url, make_folder
 
 STOP_FILE = ".stop"
 """A file of this name in the run's folder asks its workers to save and end at their next logged line."""
@@ -51,7 +51,7 @@ def check(config: Config) -> None:
         return
     store, root = filesystem(config.run.storage)
     try:
-        _make_folder(store, root)
+        make_folder(store, root)
         store.pipe_file(f"{root}/.sparseg-write-test", b"")
         store.rm_file(f"{root}/.sparseg-write-test")
     except Exception as error:  # every store has errors of its own
@@ -60,13 +60,6 @@ def check(config: Config) -> None:
             f"run.storage={config.run.storage} cannot be written to ({reason}); check bucket, rights and "
             "credentials, and AWS_ENDPOINT_URL if the server is your own"
         ) from error
-
-
-def _make_folder(store: Any, path: str) -> None:
-    """Where there are folders; on object storage the call would make a bucket, of a misspelt name too."""
-    protocols = {store.protocol} if isinstance(store.protocol, str) else {*store.protocol}
-    if not protocols & {"s3", "s3a", "gs", "gcs", "az", "abfs"}:
-        store.makedirs(path, exist_ok=True)
 
 
 # -------------------------------------------------------------------------------------------------- there
@@ -168,7 +161,7 @@ def _push(config: Config, folder: Path) -> None:
 
 
 def _send(store: Any, path: Path, target: str) -> None:
-    _make_folder(store, target.rsplit("/", 1)[0])
+    make_folder(store, target.rsplit("/", 1)[0])
     store.put_file(str(path), target)
 
 
@@ -194,11 +187,7 @@ def asked_to_stop(config: Config) -> bool:
 
 def forget_stop(config: Config) -> None:
     """Before a start, and after an end."""
-    if is_remote(config):
-        store, root = _opened(config)
-        if store.exists(f"{root}/{STOP_FILE}"):
-            store.rm_file(f"{root}/{STOP_FILE}")
-    (config.folder / STOP_FILE).unlink(missing_ok=True)
+    forget_note(config, STOP_FILE)
 
 
 def write_note(config: Config, name: str, value: Any) -> None:

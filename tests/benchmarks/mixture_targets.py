@@ -63,11 +63,10 @@ def targets(item: dict[str, Any], memory_KD: Tensor) -> dict[str, Tensor]:
     found = {"P": item["p"]}
     for name, mean_1SD in (("own means", item["own"]), ("memory", memory_KD[slots.class_BS])):
         d2_1Shw = mixture.squared_distance(feature, mean_1SD, "l1")
+        found[f"G, {name}, sigma fixed or shared"] = -d2_1Shw  # one sigma: the nearest mean
         if name == "own means":
-            found[f"G, {name}, sigma fixed or shared"] = -d2_1Shw  # one sigma: the nearest mean
             found[f"G, {name}, sigma of each class"] = -d2_1Shw / mixture.variance(d2_1Shw, p_1Shw)
         else:
-            found[f"G, {name}, sigma fixed or shared"] = -d2_1Shw
             for bandwidth in BANDWIDTHS:
                 r_1Shw = mixture.posterior(d2_1Shw, p_1Shw, valid, slots, bandwidth)
                 found[f"posterior, {name}, bandwidth {bandwidth}"] = r_1Shw

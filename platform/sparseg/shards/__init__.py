@@ -2,6 +2,7 @@
 
 from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
 from sparseg.shards.engine import Facts, build, refuse_taken
+from sparseg.shards.manifest import checksum
 from sparseg.shards.parts import Row
 from sparseg.shards.pool import Reader
 from sparseg.shards.reader import (
@@ -15,6 +16,7 @@ from sparseg.shards.reader import (
 )
 from sparseg.shards.region import decode_window, encode_fast, encode_raw
 from sparseg.shards.remote import filesystem, is_url
+from sparseg.shards.upload import make_folder
 from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Row",
     "ShardedDataset",
     "build",
+    "checksum",
     "decode_image",
     "decode_label",
     "decode_window",
@@ -40,6 +43,7 @@ __all__ = [
     "is_dataset",
     "is_url",
     "labelled_pixels",
+    "make_folder",
     "open",
     "read_manifest",
     "refuse_taken",

@@ -41,7 +41,7 @@ def announce(url: str, fingerprint: str | None) -> None:
         if fingerprint is None:
             fs.rm_file(file)
         else:
-            _make_folder(fs, root)
+            make_folder(fs, root)
             fs.pipe_file(file, json.dumps({"fingerprint": fingerprint}).encode())
     except Exception as error:
         raise ValueError(
@@ -86,7 +86,7 @@ def _put(url: str, name: str, local: Path) -> None:
     target, size = f"{root}/{name}", local.stat().st_size
     for wait_s in (*WAITS_S, None):
         try:
-            _make_folder(fs, target.rsplit("/", 1)[0])
+            make_folder(fs, target.rsplit("/", 1)[0])
             fs.put_file(str(local), target)
             found = _size(fs, target)
             if found == size:
@@ -102,7 +102,7 @@ def _put(url: str, name: str, local: Path) -> None:
     )
 
 
-def _make_folder(fs: Any, folder: str) -> None:
+def make_folder(fs: Any, folder: str) -> None:
     """Where there are folders; on object storage the call would make a bucket, of a misspelt name too."""
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
     if not protocols & OBJECT_STORAGE:
