@@ -23,7 +23,7 @@ import torch
 from fixtures import row
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sparseg import importers, launch, loader, nodes, shards
+from sparseg import importers, launch, loader, nodes, preparation, shards
 from sparseg.config import Config, with_overrides
 from sparseg.shards import remote
 
@@ -282,10 +282,10 @@ def test_prepare_takes_a_url_and_fetches_nothing(url: str, fetched: Counts, tmp_
     settings = with_overrides(
         tiny.config(tmp_path), {"data.root": f"{url}/", "data.cache": str(tmp_path / "cache")}
     )
-    prepared, dataset = launch.prepare(settings)
+    prepared, dataset = preparation.prepare(settings)
     assert dataset == url == prepared.data.root and set(fetched) == {"sparseg.json"}
-    assert launch.finished(prepared, dataset) is None
-    launch.print_plan(settings)
+    assert preparation.finished(prepared, dataset) is None
+    preparation.print_plan(settings)
     assert set(fetched) == {"sparseg.json"} and not (tmp_path / "cache").exists()
     for wrong, message in [
         ({"data.layout": "voc"}, r"data\.layout=voc is read from a local folder only.*sparseg import"),

@@ -71,17 +71,21 @@ def save(
         "commit": commit(),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model_state.items()}
-    safetensors.torch.save_file(tensors, temporary / "model.safetensors", metadata=metadata)
-    torch.save(train_state, temporary / "state.pt")
-    files = {path.name: _sum_of(path) for path in sorted(temporary.iterdir())}
-    (temporary / MANIFEST).write_text(
-        json.dumps({"version": VERSION, "step": step, "files": files}, indent=2)
-    )
-    for path in temporary.iterdir():  # on disk before the name says so
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _remove(final)
-    os.replace(temporary, final)
+    try:
+        safetensors.torch.save_file(tensors, temporary / "model.safetensors", metadata=metadata)
+        torch.save(train_state, temporary / "state.pt")
+        files = {path.name: _sum_of(path) for path in sorted(temporary.iterdir())}
+        (temporary / MANIFEST).write_text(
+            json.dumps({"version": VERSION, "step": step, "files": files}, indent=2)
+        )
+        for path in temporary.iterdir():  # on disk before the name says so
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        _remove(final)
+        os.replace(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
+        raise
     return final
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -79,6 +81,20 @@ class on_interrupt:  # noqa: N801 - reads as a statement
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def seldom(ask: Callable[[], bool], pause_s: float) -> Callable[[], bool]:
+    """`ask`, but for `pause_s` after each time that it was asked the answer is no."""
+    asked_s = -math.inf
+
+    def answer() -> bool:
+        nonlocal asked_s
+        if time.monotonic() - asked_s < pause_s:
+            return False
+        asked_s = time.monotonic()
+        return ask()
+
+    return answer
 
 
 def in_thread(*actions: Callable[[], Any]) -> list[Any]:

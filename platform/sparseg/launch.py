@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparseg import (
-    checkpoint,
-    config,
-    flags,
-    importers,
-    loader,
-    model,
-    nodes,
-    runlog,
-    schedule,
-    shards,
-    storage,
-    train,
-)
+from sparseg import checkpoint, config, flags, nodes, storage, train
 from sparseg.config import Config
-from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt
+from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt, reason, seldom
+from sparseg.preparation import finished, move_aside, prepare, print_plan
 from sparseg.saver import SaveError
 
 RESULT_FILE = "result.json"
@@ -37,7 +25,6 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """Set unless the user has set them: no usage statistics, and logs that read as they were printed."""
 
@@ -58,84 +45,6 @@ def finish(settings: Config) -> None:
     )
 
 
-def prepare(settings: Config) -> tuple[Config, str | Path]:
-    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, the dataset's
-    folder or URL).
-
-    Raises ValueError with what is wrong and its remedy.
-    """
-    if not settings.data.root:
-        raise ValueError(
-            "data.root is not set: give --data.root FOLDER (an imported dataset, or a raw layout)"
-        )
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not Path(settings.run.storage).is_absolute():
-        raise ValueError(
-            f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job "
-            "is temporary; give an absolute folder that the workers reach"
-        )
-    place = _absolute(settings.run.storage)
-    data, weights = settings.data, settings.model.weights
-    data = dataclasses.replace(
-        data,
-        root=_absolute(data.root),
-        shards=data.shards and _absolute(data.shards),
-        label_path=data.label_path and _label_path(data.label_path),
-        # every node has its own home
-        cache=data.cache and (data.cache if data.cache.startswith("~") else _absolute(data.cache)),
-    )
-    settings = dataclasses.replace(
-        settings,
-        data=data,
-        model=dataclasses.replace(
-            settings.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
-        ),
-        run=dataclasses.replace(settings.run, storage=place),
-    )
-    storage.check(settings)
-    storage.pull(settings)
-    if not settings.run.fresh:
-        checkpoint.refuse_other_run(settings)
-    dataset = importers.prepare(settings.data, str(settings.folder.parent))
-    found = shards.describe(dataset, cache=settings.data.cache)
-    for split in (settings.data.train_split, settings.data.val_split):
-        if found.rows[split] == 0:
-            raise ValueError(f"{dataset}: split {split!r} has no images")
-    if settings.loss.class_balance:
-        shards.labelled_pixels(found, settings.data.train_split)
-    model.build(settings.model, len(found.names), quiet=True)  # a wrong name or file is cheaper to find here
-    return settings, dataset
-
-
-def _move_aside(settings: Config) -> Config:
-    """Rename the earlier run of this name, if any -> settings that no longer ask for it."""
-    aside = storage.move_aside(settings)
-    if aside is not None:
-        print(f"moved the earlier run to {aside}")
-    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=False))
-
-
-def _absolute(path: str) -> str:
-    """Workers may have another working directory; a URL is the same everywhere."""
-    return path.rstrip("/") if shards.is_url(path) else str(Path(path).expanduser().absolute())
-
-
-def _label_path(path: str) -> str:
-    """A label path is taken from here if it is there, else left to the importer, which looks under the
-    root."""
-    return _absolute(path) if Path(path).expanduser().exists() else path
-
-
-def finished(settings: Config, dataset: str | Path) -> dict[str, Any] | None:
-    """The best scores of a run that has made all its steps, else None."""
-    saved = checkpoint.all_of(settings.folder)
-    found = shards.describe(dataset, cache=settings.data.cache)
-    length = schedule.plan(settings, found.rows[settings.data.train_split])
-    if not saved or saved[-1].name != checkpoint.name_of(length.total_steps):
-        return None
-    best = runlog.read_json(settings.folder / "iou.json")
-    return {**best, "steps": length.total_steps, "total_steps": length.total_steps}
-
-
 def launch(
     settings: Config,
     *,
@@ -150,7 +59,7 @@ def launch(
     """
     settings, dataset = prepare(settings)
     if settings.run.fresh:
-        settings = _move_aside(settings)
+        settings = move_aside(settings)
     done = finished(settings, dataset)
     if done is not None:
         print(f"{settings.folder} is finished already; --run.fresh trains it again")
@@ -187,7 +96,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     if device.type == "cpu":  # Ray would leave it at the number of CPU slots, one by default
         share = (os.cpu_count() or 1) // context.get_local_world_size()
         torch.set_num_threads(settings.resources.threads_per_worker or max(1, share))
-    rank = context.get_world_rank()
+    rank, alone = context.get_world_rank(), context.get_world_size() == 1
     node_rank, local = context.get_node_rank(), (context.get_local_rank(), context.get_local_world_size())
     try:
         result = train.run(
@@ -196,7 +105,9 @@ def _worker(arguments: dict[str, Any]) -> None:
             node=nodes.here(node_rank, *local, device),
             device=device,
             report=ray.train.report,
-            should_stop=lambda: rank == 0 and storage.asked_to_stop(settings),
+            # a single rank is asked after every step, and a store need not be
+            should_stop=seldom(lambda: rank == 0 and storage.asked_to_stop(settings), 1.0 if alone else 0.0),
+            should_save=Farewell(settings.run.name, rank),
         )
     except (ValueError, FloatingPointError, SaveError) as error:  # a retry would only meet it again
         result = {"error": str(error), "wrong_use": isinstance(error, ValueError)}
@@ -204,11 +115,40 @@ def _worker(arguments: dict[str, Any]) -> None:
         storage.write_note(settings, RESULT_FILE, result)
 
 
+class Farewell:
+    """Asks Ray whether nodes of this run will be taken away (a spot notice, `ray drain-node`): yes, once for
+    each such news, so that a checkpoint is written before they go."""
+
+    def __init__(self, name: str, rank: int) -> None:
+        self.name, self.rank, self.known = name, rank, frozenset[str]()
+
+    def __call__(self) -> bool:
+        """On every rank, equally often."""
+        import ray.train
+
+        info = ray.train.get_preemption_info()
+        going = frozenset(info.preempted_node_ids) if info is not None else frozenset[str]()
+        if going <= self.known:
+            return False
+        self.known |= going
+        if info is not None and self.rank == 0:
+            left = "" if info.deadline_ms is None else f" in {info.deadline_ms / 1000 - time.time():.0f} s"
+            print(
+                f"[{self.name}] {len(going)} of the run's nodes will be taken away{left} (ranks "
+                f"{info.preempted_ranks}): saving",
+                flush=True,
+            )
+        return True
+
+
 def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
+    import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = start_ray(settings)
+    if len(ray.nodes()) == 1:  # nobody could take over, and Ray's watcher starts with an error message
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     resources = settings.resources
     workers: Any = resources.workers
     if resources.min_workers is not None and resources.min_workers < resources.workers:
@@ -236,7 +176,12 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
     storage.forget_note(settings, RESULT_FILE)
     what_follows = f"saving at the next logged line (every {settings.run.log_every} steps), then ending"
     with on_interrupt(lambda: storage.ask_to_stop(settings), what_follows):
-        in_thread(trainer.fit)
+        try:
+            in_thread(trainer.fit)
+        except Exception as error:
+            saved = checkpoint.all_of(settings.folder)
+            remedy = f"; the same command goes on from {saved[-1]}" if saved else ""
+            raise RuntimeError(f"{reason(error)}{remedy}") from error
     storage.forget_stop(settings)
     result = storage.read_note(settings, RESULT_FILE)
     storage.pull(settings)
@@ -271,26 +216,3 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
                 f"--resources.{name.lower()}s-per-worker{' or --concurrent' if runs > 1 else ''}"
             )
     return gpus
-
-
-def print_plan(settings: Config) -> None:
-    """--dry-run: the resolved configuration, batch shapes, parameters and steps; nothing is trained."""
-    settings, dataset = prepare(settings)
-    found = shards.describe(dataset, cache=settings.data.cache)
-    length = schedule.plan(settings, found.rows[settings.data.train_split])
-    network = model.build(settings.model, len(found.names), quiet=True)
-    workers, passes = max(settings.resources.workers, 1), settings.optim.accumulate
-    shares = [
-        len(loader.share(range(settings.optim.batch_size // passes), r, workers)) for r in range(workers)
-    ]
-    side = settings.data.crop_px
-    print(runlog.json_text(config.to_dict(settings)))
-    print(f"dataset      {dataset}")
-    print(f"splits       {', '.join(f'{name} {rows}' for name, rows in found.rows.items())} images")
-    print(f"classes      {len(found.names)}: {', '.join(found.names)}")
-    print(
-        f"a pass       image ({shares[0]}, 3, {side}, {side}) uint8 on worker 0; images per worker "
-        f"{shares} x {passes}"
-    )
-    print(f"parameters   {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M")
-    print(f"steps        {length.total_steps} ({length.epoch(length.total_steps):.2f} epochs)")

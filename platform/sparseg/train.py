@@ -160,6 +160,7 @@ def run(
     device: torch.device | None = None,
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train to the end, going on from the newest sound checkpoint in STORAGE/NAME if there is one -> the best
     scores.
@@ -167,6 +168,7 @@ def run(
     dataset: the imported dataset, a folder or a URL (default: config.data.root).  node: where this rank
     stands (default: all ranks on one node).  report: is given every validation, on every rank.  should_stop:
     asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends the run.
+    should_save: asked whenever a line is logged, on every rank; one rank's yes saves at once.
     Raises FloatingPointError when the loss is no longer finite, SaveError when a checkpoint cannot be
     written.
     """
@@ -185,17 +187,21 @@ def run(
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}
     batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
     who = f"[{config.run.name}] rank {rank} on {socket.gethostname()}"
-    with Saver(config.folder) as saver, Watchdog(config.run.hang_seconds, who) as watchdog:
+    files = contextlib.closing(log) if log is not None else contextlib.nullcontext()
+    with files, Saver(config.folder) as saver, Watchdog(config.run.hang_seconds, who) as watchdog:
         running = Running(config, data, schedule, progress, batches, device, rank, log, saver, watchdog)
-        loop(running, report, should_stop)
-    if log is not None:
-        log.close()
+        loop(running, report, should_stop, should_save)
     if saver.error is not None:
         raise saver.error
     return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
 
 
-def loop(running: Running, report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> None:
+def loop(
+    running: Running,
+    report: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    should_save: Callable[[], bool],
+) -> None:
     """A step after the other, and at the steps that ask for it a line, a validation, a checkpoint."""
     config, progress, log = running.config, running.progress, running.log
     model = parallel(progress.network, config)
@@ -211,7 +217,9 @@ def loop(running: Running, report: Callable[[dict[str, Any]], None], should_stop
         asked = world_size() == 1 and should_stop()
         if step % config.run.log_every == 0 or validates or saves or asked:
             asked = asked or should_stop() or running.saver.error is not None
-            line, all_finite, stopping = read(values, torch.stack(finite).all(), asked)
+            line, all_finite, stopping, saves_now = read(
+                values, torch.stack(finite).all(), stop=asked, save=should_save()
+            )
             if not all_finite and (limit == 0 or progress.skipped > limit):
                 refuse(running, torch.stack(finite), line)
             if log is not None:
@@ -219,7 +227,7 @@ def loop(running: Running, report: Callable[[dict[str, Any]], None], should_stop
                 log.train(step, epoch, line, len(finite), config.optim.batch_size)
             finite = []
             # only rank 0 saves, so the clocks of the others may differ
-            saves |= 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
+            saves |= saves_now or 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
         result = validate(running) if validates else None
         if log is not None and result is not None:
             log.validation(step, epoch, result, is_best=progress.best is result)
@@ -265,12 +273,14 @@ def parallel(network: nn.Module, config: Config) -> nn.Module:
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def read(values: dict[str, Tensor], finite: Tensor, stop: bool) -> tuple[dict[str, float], bool, bool]:
+def read(
+    values: dict[str, Tensor], finite: Tensor, *, stop: bool, save: bool
+) -> tuple[dict[str, float], bool, bool, bool]:
     """The one place where a step waits for the device -> loss terms of the global batch; all finite; any rank
-    stops."""
-    flags = finite.new_tensor([float(stop)], dtype=torch.float64)
+    stops; any rank saves."""
+    flags = finite.new_tensor([float(stop), float(save)], dtype=torch.float64)
     packed = torch.cat([torch.stack([v.double() for v in values.values()]), 1 - finite.double()[None], flags])
     if world_size() > 1:
         dist.all_reduce(packed)
-    *sums, bad, stops = packed.tolist()
-    return dict(zip(values, (s / world_size() for s in sums), strict=True)), bad == 0, stops > 0
+    *sums, bad, stops, saves = packed.tolist()
+    return dict(zip(values, (s / world_size() for s in sums), strict=True)), bad == 0, stops > 0, saves > 0

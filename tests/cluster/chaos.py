@@ -16,15 +16,18 @@ import json
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from driving import FAST, MARK, Driver, newest_step, wait_until, workers
 
-import tiny  # isort: skip  (driving puts tests/ on the path)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tiny
+from driving import FAST, MARK, Driver, newest_step, wait_until, workers
 
 from sparseg import checkpoint, config
 
@@ -70,7 +73,7 @@ def disturb(settings: config.Config, kills: int, rng: random.Random) -> dict[str
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     counts: collections.Counter[str] = collections.Counter()
-    driver = Driver(settings, cluster.address)
+    driver = Driver(settings, Path(settings.run.storage), cluster.address)
     try:
         while True:
             driver.goes_on(6, 240)  # so that every kill meets a run that has gone on since the last one
@@ -78,8 +81,8 @@ def disturb(settings: config.Config, kills: int, rng: random.Random) -> dict[str
                 if driver.process.returncode == 0:
                     break
                 print("the command ended with code", driver.process.returncode, "and is repeated", flush=True)
-                print("".join(driver.tail), flush=True)
-                driver = Driver(settings, cluster.address)
+                print("".join(driver.lines[-60:]), flush=True)
+                driver = Driver(settings, Path(settings.run.storage), cluster.address)
                 continue
             if sum(counts.values()) >= kills:
                 driver.process.wait()
@@ -98,7 +101,7 @@ def disturb(settings: config.Config, kills: int, rng: random.Random) -> dict[str
             counts[f"{victim}, {moment}"] += 1
             print(f"kill {sum(counts.values())}: {victim} ({moment}) after step {step}", flush=True)
             if victim == "driver":
-                driver = Driver(settings, cluster.address)
+                driver = Driver(settings, Path(settings.run.storage), cluster.address)
     finally:
         if not driver.ended():
             driver.process.kill()
@@ -145,16 +148,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="default: 60 a kill")
     parser.add_argument("--work", type=Path, help="default: a temporary folder")
     options = parser.parse_args()
-    os.environ.update(FAST | dict([MARK.split("=")]))
+    os.environ.update(FAST | MARK)
     work = options.work or Path(tempfile.mkdtemp(prefix="sparseg-chaos-"))
     tiny.dataset(work)
     steps = options.steps or 60 * options.kills
     calm, wild = (settings_of(work, name, steps) for name in ("calm", "wild"))
     start_s = time.monotonic()
-    undisturbed = Driver(calm, None)
+    undisturbed = Driver(calm, Path(calm.run.storage), None)
     undisturbed.process.wait()
     if undisturbed.process.returncode:
-        raise SystemExit("".join(undisturbed.tail))
+        raise SystemExit(undisturbed.output)
     print(f"undisturbed: {steps} steps in {time.monotonic() - start_s:.0f} s", flush=True)
     start_s = time.monotonic()
     counts = disturb(wild, options.kills, random.Random(options.seed))

@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from driving import FAST, MARK, Driver, newest_step, wait_until
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tiny  # isort: skip  (driving puts tests/ on the path)
+import tiny
+from driving import FAST, MARK, Driver, newest_step, wait_until
 
 from sparseg import config
 
@@ -57,7 +59,7 @@ def lines_of(settings: config.Config) -> list[dict[str, Any]]:
 
 def must(condition: bool, what: str, driver: Driver) -> None:
     if not condition:
-        raise SystemExit(f"never happened: {what}\n{''.join(driver.tail)}")
+        raise SystemExit(f"never happened: {what}\n{driver.output}")
     print(what, flush=True)
 
 
@@ -66,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=250)
     options = parser.parse_args()
-    os.environ.update(FAST | dict([MARK.split("=")]))
+    os.environ.update(FAST | MARK)
     from ray.cluster_utils import Cluster
 
     work = Path(tempfile.mkdtemp(prefix="sparseg-elastic-"))
@@ -75,7 +77,7 @@ def main() -> None:
     elastic = settings_of(work, "elastic", options.steps, 1)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    driver = Driver(elastic, cluster.address)
+    driver = Driver(elastic, Path(elastic.run.storage), cluster.address)
     try:
         must(wait_until(lambda: newest_step(elastic) >= 20, 120), "20 steps with 2 workers", driver)
         cluster.remove_node(nodes[1], allow_graceful=False)
@@ -85,7 +87,7 @@ def main() -> None:
         cluster.add_node(num_cpus=1)
         must(wait_until(lambda: world_of(elastic) == 2, 180), "2 workers again", driver)
         must(driver.process.wait(600) == 0, "the run ended", driver)
-        undisturbed = Driver(fixed, cluster.address)
+        undisturbed = Driver(fixed, Path(fixed.run.storage), cluster.address)
         must(undisturbed.process.wait(600) == 0, "the run with 2 workers ended", undisturbed)
     finally:
         driver.process.kill()

@@ -23,9 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from driving import FAST, SCRIPT, wait_until
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tiny  # isort: skip  (driving puts tests/ on the path)
+import tiny
+from driving import FAST, SCRIPT, wait_until
 
 from sparseg import config
 

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from ray import tune
 
-from sparseg import config, launch
+from sparseg import config, launch, preparation
 from sparseg.exits import Interrupted, reason
 from sparseg.sweep import results
 from sparseg.sweep.study import FINISHED, StudySearch, Sweep, open_study, refuse_other_sweep
@@ -42,7 +42,7 @@ def run(sweep: Sweep) -> dict[str, Any]:
     Interrupted if the user stopped it; RuntimeError if no trial came to its end.
     """
     with _alone(sweep.folder):
-        base, dataset = launch.prepare(sweep.base)
+        base, dataset = preparation.prepare(sweep.base)
         if str(dataset) != base.data.root and not any(name.startswith("data.") for name in sweep.space):
             # all trials read the one import that plain runs use, too
             base = config.with_overrides(base, {"data.shards": str(dataset)})
