@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from sparseg import config, shards, synthetic, train
 from sparseg.config import (
     Config,
@@ -94,11 +96,41 @@ def seconds_with(settings: Config) -> float:
     return marks[-2] - marks[10]
 
 
+def ray_against_torchrun(work: Path, rounds: int, steps: int) -> None:
+    """Print the ratio of the step times."""
+    script = work / "plain.py"
+    script.write_text(PLAIN)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    commands = {"plain": [*torchrun, str(script)], "ray": [sys.executable, "-c", RAY]}
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(rounds):
+        for name, command in commands.items():
+            found[name].append(step_s(settings_of(work, f"{name}{number}", steps, 2), command))
+    plain_s, ray_s = (statistics.median(found[name]) for name in ("plain", "ray"))
+    times = f"torchrun {1e3 * plain_s:.1f} ms, Ray Train {1e3 * ray_s:.1f} ms"
+    print(f"step, 2 workers: {times}: {ray_s / plain_s:.3f}x", flush=True)
+
+
+def with_and_without_checkpoints(work: Path, rounds: int, steps: int) -> None:
+    """Print what a checkpoint every 50 steps costs."""
+    saved: dict[int, list[float]] = {0: [], 50: []}
+    for number in range(rounds):
+        for every in saved:
+            name = f"every{every}-{number}"
+            saved[every].append(seconds_with(settings_of(work, name, steps, 0, every)))
+    without_s, with_s = (statistics.median(saved[every]) for every in (0, 50))
+    print(
+        f"{steps} steps: {without_s:.2f} s, with a checkpoint every 50 {with_s:.2f} s: "
+        f"{100 * (with_s / without_s - 1):+.1f} %"
+    )
+
+
 def main() -> None:
-    """Print both ratios."""
+    """Print both."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--part", choices=("ray", "checkpoints"), help="default: both")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="sparseg-overhead-"))
     splits = {
@@ -106,35 +138,11 @@ def main() -> None:
         "val": lambda: synthetic.rows(1, range(4), None),
     }
     shards.write(work / "data", splits, synthetic.NAMES, palette=synthetic.PALETTE)
-    script = work / "plain.py"
-    script.write_text(PLAIN)
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-    ]
-    commands = {"plain": torchrun, "ray": [sys.executable, "-c", RAY]}
-    found: dict[str, list[float]] = {name: [] for name in commands}
-    for number in range(options.rounds):
-        for name, command in commands.items():
-            found[name].append(step_s(settings_of(work, f"{name}{number}", options.steps, 2), command))
-    plain_s, ray_s = (statistics.median(found[name]) for name in ("plain", "ray"))
-    times = f"torchrun {1e3 * plain_s:.1f} ms, Ray Train {1e3 * ray_s:.1f} ms"
-    print(f"step, 2 workers: {times}: {ray_s / plain_s:.3f}x", flush=True)
-    saved: dict[int, list[float]] = {0: [], 50: []}
-    for number in range(options.rounds):
-        for every in saved:
-            name = f"every{every}-{number}"
-            saved[every].append(seconds_with(settings_of(work, name, 2 * options.steps, 0, every)))
-    without_s, with_s = (statistics.median(saved[every]) for every in (0, 50))
-    print(
-        f"{2 * options.steps} steps: {without_s:.2f} s, with a checkpoint every 50 {with_s:.2f} s: "
-        f"{100 * (with_s / without_s - 1):+.1f} %"
-    )
+    if options.part != "checkpoints":
+        ray_against_torchrun(work, options.rounds, options.steps)
+    if options.part != "ray":
+        torch.set_num_threads(1)
+        with_and_without_checkpoints(work, options.rounds, 2 * options.steps)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""A job's life with the real dashboard: submit, status, logs, stop, and the next submit goes on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from driving import FAST, MARK, logged, wait_until, workers
+
+from sparseg import config
+
+pytestmark = pytest.mark.slow
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a head's dashboard; the head ends with the test."""
+    for name, value in {**FAST, **MARK}.items():
+        monkeypatch.setenv(name, value)
+    port = free_port()
+    command = [*RAY, "start", "--head", "--block", "--num-cpus", "2", "--dashboard-port", str(port)]
+    for name in ("port", "dashboard-agent-listen-port", "ray-client-server-port"):
+        command += [f"--{name}", str(free_port())]
+    with (tmp_path / "head.log").open("w") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return bool(urllib.request.urlopen(f"{address}/api/version", timeout=2).status == 200)
+        except OSError:
+            return False
+
+    try:
+        assert wait_until(answers, 60), (tmp_path / "head.log").read_text()
+        yield address
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+def job(address: str, *words: str) -> str:
+    """`ray job WORDS` -> what it prints."""
+    verb, *rest = words
+    done = subprocess.run(
+        [*RAY, "job", verb, "--address", address, *rest], capture_output=True, text=True, cwd=tiny.ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def logs_with(address: str, name: str, text: str, seconds: float = 120) -> str:
+    end_s = time.monotonic() + seconds
+    while text not in (found := job(address, "logs", name)):
+        assert time.monotonic() < end_s, found
+        time.sleep(1)
+    return found
+
+
+def test_a_job_is_submitted_followed_stopped_and_goes_on(dashboard: str, tmp_path: Path) -> None:
+    tiny.dataset(tmp_path)
+    settings = tiny.config(tmp_path, {"resources.workers": 2, "optim.max_steps": 4000, "optim.epochs": 4000})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.to_dict(settings)))
+    submit = ["submit", "--no-wait", "--working-dir", ".", "--runtime-env", "cluster/runtime_env.yaml"]
+    command = ["--", sys.executable, "trainers/folder.py", "--config", str(file)]
+    job(dashboard, *submit, "--submission-id", "first", *command)
+    text = logs_with(dashboard, "first", "step 3/4000")
+    line = next(line for line in text.splitlines() if "step 3/4000" in line)
+    for word in ("[tiny]", "epoch", "seg", "mix", "lr", "img/s", "ETA"):
+        assert word in line
+    assert "RUNNING" in job(dashboard, "status", "first")
+    job(dashboard, "stop", "first")
+    assert "was stopped" in job(dashboard, "status", "first")
+    assert wait_until(lambda: not workers(), 30), workers()
+    done = len(logged(settings))
+    job(dashboard, *submit, "--submission-id", "second", *command)
+    logs_with(dashboard, "second", f"going on after step {done} with 2 workers")
+    logs_with(dashboard, "second", f"step {done + 1}/4000")
+    job(dashboard, "stop", "second")
