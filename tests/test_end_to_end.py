@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_two_ray_workers_do_the_arithmetic_of_one_process(tmp_path: Path) -> Non
 def nothing_left(settings: config.Config) -> None:
     """No process of the run is alive, no temporary file lies in its folder."""
     assert wait_until(lambda: not processes(), 20), processes()
-    assert not [path for path in settings.folder.rglob("*") if ".partial" in path.name]
+    hidden = {path.name for path in settings.folder.rglob(".*")}
+    assert hidden <= {".owner"}, hidden
 
 
 def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(tmp_path: Path) -> None:
@@ -95,6 +97,19 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
         driver.interrupt()
         assert driver.code() == 130, driver.output
         assert len(logged(settings)) > len(steps)
+
+
+def test_a_dead_head_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray start --head` leaves its address behind when it is killed."""
+    temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets need a short path
+    monkeypatch.setenv("RAY_TMPDIR", temp)
+    (Path(temp) / "ray").mkdir()
+    (Path(temp) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    tiny.dataset(tmp_path)
+    driver = Driver(tiny.config(tmp_path, {"resources.workers": 1}), tmp_path)
+    driver.says("no Ray answers at 127.0.0.1:1")
+    assert driver.code() == 0, driver.output
+    shutil.rmtree(temp, ignore_errors=True)
 
 
 def test_more_workers_than_the_cluster_has_is_one_line_and_code_2(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -32,8 +34,9 @@ def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a head's dashboard; the head ends with the test."""
     for name, value in {**FAST, **MARK}.items():
         monkeypatch.setenv(name, value)
-    port = free_port()
+    port, temp = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need a short path
     command = [*RAY, "start", "--head", "--block", "--num-cpus", "2", "--dashboard-port", str(port)]
+    command += ["--temp-dir", temp]
     for name in ("port", "dashboard-agent-listen-port", "ray-client-server-port"):
         command += [f"--{name}", str(free_port())]
     with (tmp_path / "head.log").open("w") as log:
@@ -52,6 +55,7 @@ def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     finally:
         head.terminate()
         head.wait(60)
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def job(address: str, *words: str) -> str:

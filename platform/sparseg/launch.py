@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,8 @@ from sparseg.saver import SaveError
 
 RESULT_FILE = "result.json"
 """What rank 0 leaves for the driver: the best scores, or an error that a retry would meet again."""
+RAY_FOLDER = ".ray"
+"""Ray Train's own notes, in the run's folder while it is driven."""
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -165,7 +169,7 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
         ),
         # checkpoints are ours, in STORAGE/NAME; Ray's own bookkeeping stays out of their way
         run_config=RunConfig(
-            name=".ray",
+            name=RAY_FOLDER,
             storage_path=str(settings.folder),
             failure_config=FailureConfig(resources.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
@@ -182,6 +186,8 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
             saved = checkpoint.all_of(settings.folder)
             remedy = f"; the same command goes on from {saved[-1]}" if saved else ""
             raise RuntimeError(f"{reason(error)}{remedy}") from error
+        finally:
+            shutil.rmtree(settings.folder / RAY_FOLDER, ignore_errors=True)
     storage.forget_stop(settings)
     result = storage.read_note(settings, RESULT_FILE)
     storage.pull(settings)
@@ -201,7 +207,10 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
     if not ray.is_initialized():
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
-        ray.init(logging_level=logging.ERROR)
+        dead = _dead_head()
+        if dead:
+            print(f"no Ray answers at {dead}, where one was started; starting one here", flush=True)
+        ray.init("local" if dead else None, logging_level=logging.ERROR)
     there, resources = ray.cluster_resources(), settings.resources
     gpus = resources.gpus_per_worker
     if gpus is None:
@@ -216,3 +225,19 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
                 f"--resources.{name.lower()}s-per-worker{' or --concurrent' if runs > 1 else ''}"
             )
     return gpus
+
+
+def _dead_head() -> str | None:
+    """Address of a head that was killed on this machine: `ray.init` would wait for it for minutes."""
+    note = (
+        Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray/ray_current_cluster"
+    )
+    if os.environ.get("RAY_ADDRESS") or not note.is_file():
+        return None
+    address = note.read_text().strip()
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return address
+    return None
