@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import optuna
 import pytest
 
 from sparseg import sweep
-from sparseg.sweep.space import contains
+from sparseg.sweep.space import contains, fill, propose, range_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.py"))
@@ -19,7 +21,7 @@ def parse(space: Path, *args: str, trainer: str = "camvid") -> sweep.Sweep:
 
 def space_file(folder: Path, text: str) -> Path:
     path = folder / "space.py"
-    path.write_text(f"from sparseg.sweep import choice, integers, uniform\n{text}\n")
+    path.write_text(f"from sparseg.sweep import choice, integers, uniform, when\n{text}\n")
     return path
 
 
@@ -34,8 +36,9 @@ def test_shipped_space_fits_the_camvid_recipe(path: Path) -> None:
 @pytest.mark.parametrize("trainer", ["camvid", "voc", "cityscapes", "folder"])
 def test_recipe_lies_inside_the_space_so_that_it_can_be_trial_0(name: str, trainer: str) -> None:
     found = parse(ROOT / "search_spaces" / f"{name}.py", trainer=trainer)
-    for dotted, values in found.space.items():
+    for dotted, entry in found.space.items():
         section, field = dotted.split(".")
+        values = range_of(entry)
         assert contains(values, getattr(getattr(found.base, section), field)), dotted
 
 
@@ -62,6 +65,15 @@ def test_label_sparsity_says_that_it_needs_clicks() -> None:
         ("SPACE = {'optim.epochs': choice(5, 2.5)}", r"optim.epochs must be of type int, got 2.5"),
         ("SPACE = {'loss.bandwidth': 0.5}", r"SPACE\['loss.bandwidth'\] must be uniform"),
         ("SPACE = {}", r"needs SPACE"),
+        (
+            "SPACE = {'loss.distance': choice('l1'), 'loss.sigma': when('loss.distanc', 'l1', choice(1))}",
+            r"'loss.sigma'\] depends on 'loss.distanc', which is no field before it; did you mean 'loss.dist",
+        ),
+        (
+            "SPACE = {'loss.distance': choice('l1'), 'loss.sigma': when('loss.distance', 'l2', choice(1))}",
+            r"'loss.sigma'\] is searched where loss.distance is 'l2', which it never is",
+        ),
+        ("SPACE = {'loss.sigma': when('loss.x', 1, 0.5)}", r"SPACE\['loss.sigma'\] must be uniform"),
         ("SPACES = 1", r"needs SPACE"),
         ("import nowhere_to_be_found", r"cannot be loaded \(ModuleNotFoundError"),
         ("SPACE = {'loss.sigma': uniform(1, 2)}; SAMPLER = 'grid'", r"'loss.sigma'\] is continuous"),
@@ -91,3 +103,23 @@ def test_grid_steps_through_integers(tmp_path: Path) -> None:
     assert [tuple(point.values()) for point in grid] == [
         (epochs, multi_grid) for epochs in (10, 20, 30) for multi_grid in (True, False)
     ]
+
+
+CONDITIONAL = """SPACE = {
+    "loss.variance": choice("published", "adaptive"),
+    "loss.sigma": when("loss.variance", "published", choice(0.5, 1.0)),
+    "loss.distance": choice("l1", "l2"),
+}"""
+
+
+def test_a_conditional_field_is_searched_where_its_condition_holds_only(tmp_path: Path) -> None:
+    path = space_file(tmp_path, CONDITIONAL)
+    grid = parse(path, "--sampler", "grid").grid
+    assert grid is not None and len(grid) == 2 * 2 + 2
+    for point in grid:
+        assert ("loss.sigma" in point) == (point["loss.variance"] == "published")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = parse(path).space
+    for _ in range(20):
+        point = fill(space, functools.partial(propose, study.ask()))
+        assert ("loss.sigma" in point) == (point["loss.variance"] == "published")

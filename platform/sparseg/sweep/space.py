@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import importlib.util
-import itertools
+import json
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 
 from sparseg import config
 from sparseg.config import Config
 
-Space = dict[str, BaseDistribution]
+
+@dataclasses.dataclass(frozen=True)
+class When:
+    """A range that is searched only where an earlier field of the space has one of `options`."""
+
+    field: str
+    options: tuple[Any, ...]
+    values: BaseDistribution
+
+
+Space = dict[str, BaseDistribution | When]
 
 
 def uniform(low: float, high: float, *, log: bool = False) -> FloatDistribution:
@@ -30,6 +49,12 @@ def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> IntDis
 def choice(*options: str | float | bool | None) -> CategoricalDistribution:
     """One of the options."""
     return CategoricalDistribution(options)
+
+
+def when(field: str, options: Any, values: BaseDistribution) -> When:
+    """`values`, but only where the field `field`, which stands before this one in SPACE, is one of `options`
+    (one value, or a tuple): elsewhere the recipe's value stays and nothing is drawn."""
+    return When(field, options if isinstance(options, tuple) else (options,), values)
 
 
 def load_file(path: Path) -> types.ModuleType:
@@ -52,30 +77,81 @@ def space_of(path: Path, module: types.ModuleType) -> Space:
         raise ValueError(
             f"{path}: needs SPACE, a dict such as {{'loss.bandwidth': uniform(0.25, 4, log=True)}}"
         )
-    for name, values in space.items():
+    for name, entry in space.items():
+        values = range_of(entry)
         if not isinstance(values, BaseDistribution):
             raise ValueError(
-                f"{path}: SPACE[{name!r}] must be uniform(..), integers(..) or choice(..), got {values!r}"
+                f"{path}: SPACE[{name!r}] must be uniform(..), integers(..), choice(..) or when(..), got "
+                f"{values!r}"
             )
+        if isinstance(entry, When):
+            _check_condition(path, name, entry, space)
     return space
+
+
+def _check_condition(path: Path, name: str, entry: When, space: Space) -> None:
+    before = list(space)[: list(space).index(name)]
+    if entry.field not in before:
+        near = difflib.get_close_matches(entry.field, before, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; before it stand {', '.join(before) or 'none'}"
+        raise ValueError(
+            f"{path}: SPACE[{name!r}] depends on {entry.field!r}, which is no field before it{hint}"
+        )
+    parent = range_of(space[entry.field])
+    wrong = [option for option in entry.options if not contains(parent, option)]
+    if wrong:
+        raise ValueError(
+            f"{path}: SPACE[{name!r}] is searched where {entry.field} is {wrong[0]!r}, which it never is"
+        )
 
 
 def grid_of(path: Path, space: Space) -> list[dict[str, Any]]:
     """Every combination; the first field of SPACE varies slowest."""
-    axes = []
-    for name, values in space.items():
+    points: list[dict[str, Any]] = [{}]
+    for name, entry in space.items():
+        values = range_of(entry)
         if isinstance(values, FloatDistribution):
             raise ValueError(
                 f"{path}: SPACE[{name!r}] is continuous; a grid needs choice(..) or integers(..)"
             )
         whole = isinstance(values, IntDistribution)
-        axes.append(range(values.low, values.high + 1, values.step) if whole else values.choices)  # type: ignore
-    return [dict(zip(space, point, strict=True)) for point in itertools.product(*axes)]
+        axis = range(values.low, values.high + 1, values.step) if whole else values.choices
+        longer = []
+        for point in points:
+            longer += [{**point, name: value} for value in axis] if searched(entry, point) else [point]
+        points = longer
+    return points
+
+
+def range_of(entry: BaseDistribution | When) -> Any:
+    """The range itself, whatever it depends on."""
+    return entry.values if isinstance(entry, When) else entry
+
+
+def searched(entry: BaseDistribution | When, point: dict[str, Any]) -> bool:
+    """Whether a field is searched, given the fields before it."""
+    return not isinstance(entry, When) or point.get(entry.field) in entry.options
+
+
+def fill(space: Space, value_of: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
+    """A point of the space: value_of(name, range) of every field that is searched, in order."""
+    point: dict[str, Any] = {}
+    for name, entry in space.items():
+        if searched(entry, point):
+            point[name] = value_of(name, range_of(entry))
+    return point
+
+
+def plain(entry: BaseDistribution | When) -> Any:
+    """A range as JSON has it."""
+    if isinstance(entry, When):
+        return {"when": entry.field, "is": list(entry.options), "then": plain(entry.values)}
+    return json.loads(distribution_to_json(entry))
 
 
 def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, base: Config) -> None:
     """Raise ValueError naming the key if the configuration refuses a point of the grid, or a range's end."""
-    points = grid if grid else [{name: value} for name, values in space.items() for value in _ends(values)]
+    points = grid if grid else [{name: value} for name, entry in space.items() for value in _ends(entry)]
     for point in points:
         try:
             config.with_overrides(base, point)
@@ -83,7 +159,8 @@ def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, bas
             raise ValueError(f"{path}: {error}") from None
 
 
-def _ends(values: Any) -> tuple[Any, ...]:
+def _ends(entry: Any) -> tuple[Any, ...]:
+    values = range_of(entry)
     return values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high)
 
 

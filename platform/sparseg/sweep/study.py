@@ -9,6 +9,7 @@ running for ever.  Tune's schedulers forget their rungs with the driver; Optuna'
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sparseg import config
 from sparseg.config import Config
-from sparseg.sweep.space import Space, contains, propose
+from sparseg.sweep.space import Space, contains, fill, plain, propose, range_of
 
 METRICS = {"val_miou": "miou", "val_pixel_accuracy": "pixel_accuracy"}
 """Name on the command line -> key of what a validation reports; larger is better."""
@@ -56,9 +57,15 @@ class Sweep:
 def _recipe_point(sweep: Sweep) -> dict[str, Any] | None:
     """The recipe's own values, or None (with a notice) if the space does not hold them."""
     sections = config.to_dict(sweep.base)
-    point = {name: sections[name.split(".")[0]][name.split(".")[1]] for name in sweep.space}
+
+    def own(name: str, values: BaseDistribution) -> Any:
+        section, field = name.split(".")
+        return sections[section][field]
+
+    point = fill(sweep.space, own)
     for name, value in point.items():
-        if not contains(sweep.space[name], value):
+        entry = sweep.space[name]
+        if not contains(range_of(entry), value):
             print(f"trial 0 is not the recipe's own setting: its {name}={value} is outside the search space")
             return None
     return point
@@ -73,7 +80,7 @@ def identity(sweep: Sweep) -> dict[str, Any]:
         "trainer": sweep.trainer.stem,
         "metric": sweep.metric,
         "grid": sweep.sampler == "grid",
-        **{f"space {name}": json.loads(distribution_to_json(values)) for name, values in sweep.space.items()},
+        **{f"space {name}": plain(entry) for name, entry in sweep.space.items()},
         **{name: value for name, value in fixed.items() if name == "run.seed" or not name.startswith(free)},
     }
 
@@ -162,7 +169,7 @@ class StudySearch(Searcher):
         else:
             trial = self.study.ask()
         self.trials[trial_id] = trial
-        overrides = {name: propose(trial, name, values) for name, values in self.sweep.space.items()}
+        overrides = fill(self.sweep.space, functools.partial(propose, trial))
         try:
             return {"config": config.to_dict(trial_config(self.sweep, trial.number, overrides))}
         except ValueError as error:  # each value is allowed, not all of them together
