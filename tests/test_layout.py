@@ -52,6 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "charts": set(),
     "report": {"config", "losses", "predict", "charts"},
     "contact_sheet": {"config", "shards", "predict", "charts"},
+    "budget": set(),
+    "plan": {"budget", "charts", "report"},
     "preparation": {
         *("config", "importers", "shards", "loader", "model", "checkpoint", "runlog", "storage", "schedule"),
     },
@@ -68,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluate",
         "predict",
         "report",
+        "plan",
         "contact_sheet",
         "exits",
     },

@@ -1,4 +1,4 @@
-"""The `sparseg` command: import, sparsify, inspect, evaluate, predict, export, report."""
+"""The `sparseg` command: import, sparsify, inspect, evaluate, predict, export, report, plan."""
 
 from __future__ import annotations
 
@@ -140,6 +140,20 @@ def _add_checkpoint_commands(commands: Any) -> None:
     add.add_argument("--html", required=True, metavar="FILE")
     add.set_defaults(action=_report)
 
+    add = commands.add_parser("plan", help="runs at several budgets -> how many labels a target needs")
+    add.add_argument("runs", nargs="+", help="a sweep (search_spaces/label_sparsity.py), or runs")
+    add.add_argument("--target-miou", type=float, metavar="SHARE", help="for example 0.65")
+    add.add_argument(
+        "--seconds-per-label",
+        type=float,
+        default=2.4,
+        metavar="S",
+        help="default 2.4, about what Bearman et al. (ECCV 2016) report for a click; a stroke takes about 10",
+    )
+    add.add_argument("--images", type=int, help="images to annotate (default: those of the runs)")
+    add.add_argument("--html", metavar="FILE", help="write the curves as a page")
+    add.set_defaults(action=_plan)
+
 
 def _add_drawing(add: argparse.ArgumentParser) -> None:
     add.add_argument("--random-pixels", type=int, default=0, help="with --label clicks: pixels an image")
@@ -261,6 +275,25 @@ def _report(options: argparse.Namespace) -> None:
 
     report.write_report([Path(run) for run in options.runs], Path(options.html))
     print(f"wrote {options.html}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from sparseg import checkpoint, plan
+
+    target, seconds = options.target_miou, options.seconds_per_label
+    if target is not None and not 0 < target < 1:
+        raise ValueError(f"--target-miou must be between 0 and 1, got {target:g}")
+    if seconds <= 0:
+        raise ValueError(f"--seconds-per-label must be > 0, got {seconds:g}")
+    curves, images = plan.curves_of([Path(run) for run in options.runs])
+    images = options.images if options.images is not None else images
+    if images < 1:
+        raise ValueError(f"--images must be at least 1, got {images} (older runs do not tell it: give it)")
+    cost = plan.Cost(images, seconds)
+    print(plan.text_of(curves, target, cost))
+    if options.html:
+        checkpoint.write_text(Path(options.html), plan.html_of(curves, target, cost))
+        print(f"wrote {options.html}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -46,13 +46,22 @@ class SupersededError(RuntimeError):
 class RunLog:
     """Writes the files of one run; only rank 0 has one.  `metrics_bytes` is the place to go on from."""
 
-    def __init__(self, config: Config, metrics_bytes: int, total_steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Config,
+        metrics_bytes: int,
+        total_steps: int,
+        device: torch.device,
+        labels: dict[str, int | None],
+    ) -> None:
         self.folder, self.total_steps = config.folder, total_steps
         self.folder.mkdir(parents=True, exist_ok=True)
         self.owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
         checkpoint.write_text(self.folder / OWNER_FILE, self.owner)
         checkpoint.write_text(self.folder / "config.json", json_text(to_dict(config)))
-        checkpoint.write_text(self.folder / "environment.json", json_text(environment(device)))
+        checkpoint.write_text(
+            self.folder / "environment.json", json_text(environment(device) | {"labels": labels})
+        )
         path = self.folder / "metrics.jsonl"
         path.touch()
         os.truncate(path, min(metrics_bytes, path.stat().st_size))  # lines after the checkpoint come again

@@ -183,7 +183,10 @@ def run(
     if world > 1:
         dist.barrier()
     progress = start(config, data, device, quiet=rank > 0)
-    log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device) if rank == 0 else None
+    log = None
+    if rank == 0:
+        counted = shards.label_counts(data, config.data.train_split)
+        log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device, counted)
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}
     batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
     who = f"[{config.run.name}] rank {rank} on {socket.gethostname()}"

@@ -251,6 +251,12 @@ def _check_columns(path: Path, split: str, columns: dict[str, Any]) -> list[str]
     return list(names)
 
 
+def label_counts(dataset: ShardedDataset, split: str) -> dict[str, int | None]:
+    """images, and pixels labelled in them (None for a dataset that `sparseg import` did not write)."""
+    counts = dataset.report.get("splits", {}).get(split, {}).get("pixels")
+    return {"images": dataset.rows[split], "pixels": None if counts is None else sum(counts)}
+
+
 def labelled_pixels(dataset: ShardedDataset | Description, split: str) -> list[int]:
     """Labelled pixels of each class in a split, as its import counted them.
 
