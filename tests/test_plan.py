@@ -118,9 +118,7 @@ def test_wrong_use_is_one_line(
 def test_too_few_budgets_and_no_run_are_named(tmp_path: Path) -> None:
     for pixels in (5, 10):
         write_run(tmp_path / f"run{pixels}", "ce", pixels, 0)
-    with pytest.raises(
-        ValueError, match=r"a law needs 3 budgets .* found 5, 10; run search_"
-    ):
+    with pytest.raises(ValueError, match=r"a law needs 3 budgets .* found 5, 10; run search_"):
         plan.curves_of([tmp_path / "run5", tmp_path / "run10"])
     with pytest.raises(ValueError, match="not a run folder"):
         plan.curves_of([tmp_path])
