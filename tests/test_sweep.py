@@ -22,7 +22,7 @@ from sparseg import config, flags, launch, shards, sweep
 from sparseg.config import UNLABELLED
 from sparseg.sweep import results, runner
 from sparseg.sweep.space import load_file
-from sparseg.sweep.study import StudySearch, open_study, refuse_other_sweep, trial_config
+from sparseg.sweep.study import StudySearch, open_study, refuse_other_sweep, trial_configs
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = """from sparseg.sweep import choice, uniform
@@ -52,7 +52,8 @@ def search_of(found: sweep.Sweep) -> tuple[StudySearch, optuna.Study]:
 
 
 def report(step: int, miou: float, *, total: int = 9, **more: object) -> dict[str, object]:
-    return {"miou": miou, "step": step, "steps": step, "total_steps": total, **more}
+    base = {"miou": miou, "step": step, "steps": step, "total_steps": total, "scores": [{"miou": miou}]}
+    return {**base, **more}
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -96,7 +97,7 @@ def test_wrong_trainer_flag_exits_with_2(make: Callable[..., sweep.Sweep]) -> No
 def test_trial_0_is_the_recipe_itself(make: Callable[..., sweep.Sweep]) -> None:
     found = make("--loss.bandwidth", "2.5")
     search, _ = search_of(found)
-    first, second = search.suggest("a")["config"], search.suggest("b")["config"]
+    first, second = search.suggest("a")["configs"][0], search.suggest("b")["configs"][0]
     assert (first["loss"]["bandwidth"], first["model"]["multi_grid"]) == (2.5, False)
     assert (first["run"]["name"], first["run"]["storage"]) == ("trial_0000", str(found.folder))
     assert second["run"]["name"] == "trial_0001" and second["loss"]["bandwidth"] != 2.5
@@ -106,7 +107,7 @@ def test_recipe_outside_the_space_is_announced_and_not_forced_in(
     make: Callable[..., sweep.Sweep], capsys: pytest.CaptureFixture[str]
 ) -> None:
     search, _ = search_of(make("--loss.bandwidth", "8"))
-    assert 0.25 <= search.suggest("a")["config"]["loss"]["bandwidth"] <= 4
+    assert 0.25 <= search.suggest("a")["configs"][0]["loss"]["bandwidth"] <= 4
     assert "loss.bandwidth=8.0 is outside" in capsys.readouterr().out
 
 
@@ -114,10 +115,10 @@ def test_recipe_outside_the_space_is_announced_and_not_forced_in(
 def test_killed_driver_loses_and_repeats_nothing(make: Callable[..., sweep.Sweep], sampler: str) -> None:
     found = make("--sampler", sampler)
     search, _ = search_of(found)
-    before = [search.suggest(trial)["config"] for trial in "abc"]
+    before = [search.suggest(trial)["configs"][0] for trial in "abc"]
     search.on_trial_complete("a", report(9, 0.3, finished=True))  # b and c are still running: killed here
     again, study = search_of(found)
-    after = [again.suggest(trial)["config"] for trial in "xyzw"]
+    after = [again.suggest(trial)["configs"][0] for trial in "xyzw"]
     assert after[:2] == before[1:]
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] + [TrialState.RUNNING] * 4
     drawn = [json.dumps(trial.params) for trial in study.trials]
@@ -128,9 +129,9 @@ def test_grid_is_entered_once(make: Callable[..., sweep.Sweep]) -> None:
     space = 'SPACE = {"run.seed": choice(0, 1), "loss.method": choice("ce", "agmm")}; SAMPLER = "grid"'
     found = make(space=space)
     search, _ = search_of(found)
-    points = [search.suggest("a")["config"], search.suggest("b")["config"]]
+    points = [search.suggest("a")["configs"][0], search.suggest("b")["configs"][0]]
     again, study = search_of(found)
-    points = [again.suggest(trial)["config"] for trial in "abcd"]
+    points = [again.suggest(trial)["configs"][0] for trial in "abcd"]
     assert len(study.trials) == found.trials == 4
     assert [(p["run"]["seed"], p["loss"]["method"]) for p in points] == [
         (0, "ce"),
@@ -148,7 +149,7 @@ def test_values_that_do_not_go_together_fail_their_trial_only(make: Callable[...
         drawn = study.trials[number].params
         impossible = (drawn["optim.batch_size"], drawn["optim.accumulate"]) == (2, 4)
         assert ("cannot be cut into" in proposed.get("error", "")) is impossible
-        assert ("config" in proposed) is not impossible
+        assert ("configs" in proposed) is not impossible
     seen = {tuple(trial.params.values()) for trial in study.trials}
     assert len(seen) == 4, "twelve draws of four combinations"
 
@@ -245,6 +246,67 @@ def test_every_end_is_recorded(make: Callable[..., sweep.Sweep]) -> None:
     assert (written["best"]["number"], written["best"]["val_miou"], written["best"]["steps"]) == (0, 0.25, 9)
 
 
+def test_seeds_are_runs_of_one_trial_whose_mean_counts(make: Callable[..., sweep.Sweep]) -> None:
+    found = make("--seeds", "3", "5")
+    search, study = search_of(found)
+    configs = search.suggest("a")["configs"]
+    assert [(c["run"]["seed"], c["run"]["name"]) for c in configs] == [(3, "seed_3"), (5, "seed_5")]
+    assert {c["run"]["storage"] for c in configs} == {str(found.folder / "trial_0000")}
+    search.stop("a", report(9, 0.4, seed=3)), search.stop("a", report(9, 0.5, seed=5))
+    assert study.trials[0].intermediate_values == pytest.approx({9: 0.4, 18: 0.45})
+    scores = [{"miou": 0.4}, {"miou": 0.5}]
+    search.on_trial_complete("a", report(9, 0.45, finished=True, scores=scores))
+    written = results.write(found, study)["trials"][0]
+    assert written["sd"] == pytest.approx(0.0707, abs=1e-4)
+    assert results.outcome(written, "val_miou") == "finished, val_miou 0.4500 ± 0.0707"
+    assert "--run.seed 3" in results.command(found, {})
+    with pytest.raises(ValueError, match=r"a sweep with seeds=\[3, 5\], this one has \[3\]"):
+        refuse_other_sweep(found), refuse_other_sweep(make("--seeds", "3"))
+
+
+def test_seeds_and_a_space_of_seeds_exclude_each_other(make: Callable[..., sweep.Sweep]) -> None:
+    with pytest.raises(ValueError, match=r"--seeds: .* searches run.seed itself"):
+        make("--seeds", "0", "1", space='SPACE = {"run.seed": choice(0, 1)}')
+
+
+def test_points_of_the_space_come_first(make: Callable[..., sweep.Sweep]) -> None:
+    space = 'SPACE = {"loss.distance": choice("l1", "l2")}\nPOINTS = [{"loss.distance": "l2"}]'
+    search, _ = search_of(make(space=space))
+    drawn = [search.suggest(trial)["configs"][0]["loss"]["distance"] for trial in "ab"]
+    assert drawn == ["l2", "l1"]  # the point, then the recipe
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ("{}", r"for each of loss.distance; 'loss.distance' is 'missing'"),
+        ("{'loss.distance': 'l3'}", r"'loss.distance' is 'l3'"),
+        ("{'loss.distance': 'l1', 'loss.distanc': 1}", r"'loss.distanc' is 1; did you mean 'loss.distance'"),
+    ],
+)
+def test_a_point_outside_the_space_is_named(
+    make: Callable[..., sweep.Sweep], point: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(space=f'SPACE = {{"loss.distance": choice("l1", "l2")}}; POINTS = [{point}]')
+
+
+def test_only_the_best_trial_keeps_its_checkpoints(make: Callable[..., sweep.Sweep]) -> None:
+    found = make("--keep", "best")
+    search, study = search_of(found)
+    for trial, miou in (("a", 0.2), ("b", 0.4), ("c", 0.3)):
+        search.suggest(trial)
+        folder = found.folder / f"trial_{'abc'.index(trial):04d}"
+        (folder / "checkpoint_0000009").mkdir(parents=True)
+        (folder / "metrics.jsonl").touch()
+        if trial != "c":  # still running
+            search.on_trial_complete(trial, report(9, miou, finished=True))
+    runner.drop_checkpoints(results.write(found, study))
+    left = {path.parent.name for path in found.folder.rglob("checkpoint_*")}
+    assert left == {"trial_0001", "trial_0002"}
+    assert (found.folder / "trial_0000" / "metrics.jsonl").exists()
+
+
 def test_command_repeats_the_trial(make: Callable[..., sweep.Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = make("--loss.bandwidth", "2", "--data.root", "my data", "--optim.max-steps", "4", "--run.fresh")
@@ -252,7 +314,7 @@ def test_command_repeats_the_trial(make: Callable[..., sweep.Sweep], monkeypatch
     python, trainer, *words = shlex.split(results.command(found, params))
     assert (python, trainer) == ("python", "trainers/camvid.py")
     repeated, _ = flags.parse(load_file(ROOT / trainer).recipe(), words)
-    trial = trial_config(found, 7, params)
+    trial = config.from_dict(trial_configs(found, 7, params)[0])
     assert repeated.run.name == "s-best"
     assert dataclasses.replace(repeated, run=trial.run) == trial
     off = results.command(found, {"model.multi_grid": False})
@@ -303,7 +365,7 @@ def test_sweep_on_local_ray_survives_a_failing_trial_and_is_not_repeated(tmp_pat
     command += ["--model.aspp-dilations", "1", "--loss.class-balance", "0"]
     command += ["--model.backbone", "mobilenetv3_small_050", "--model.feature-channels", "8"]
     command += ["--optim.batch-size", "2", "--optim.max-steps", "4", "--run.validate-every", "0.5"]
-    command += ["--resources.workers", "0", "--run.no-tensorboard"]
+    command += ["--resources.workers", "0", "--run.no-tensorboard", "--seeds", "0", "1", "--keep", "best"]
 
     def run() -> dict[str, object]:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
@@ -315,8 +377,10 @@ def test_sweep_on_local_ray_survives_a_failing_trial_and_is_not_repeated(tmp_pat
     assert (good["state"], good["steps"]) == ("finished", 4)
     assert bad["state"] == "failed" and "not finite" in bad["error"]
     assert found["best"]["number"] == 0
-    for name in ("config.json", "metrics.jsonl", "best", "environment.json"):
-        assert (Path(good["folder"]) / name).is_file(), name
+    for seed in (0, 1):
+        for name in ("config.json", "metrics.jsonl", "best", "environment.json"):
+            assert (Path(good["folder"]) / f"seed_{seed}" / name).is_file(), name
+    assert good["sd"] is not None
     before = {path: path.stat().st_mtime_ns for path in Path(good["folder"]).rglob("*")}
     assert run() == found
     assert {path: path.stat().st_mtime_ns for path in Path(good["folder"]).rglob("*")} == before

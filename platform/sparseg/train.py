@@ -240,7 +240,8 @@ def loop(
             saved_s = time.monotonic()
             log.pause()
         if result is not None:
-            report({**result, "epoch": epoch, "total_steps": running.schedule.total_steps})
+            total = running.schedule.total_steps
+            report({**result, "epoch": epoch, "total_steps": total, "seed": config.run.seed})
 
 
 def refuse(running: Running, finite_T: Tensor, line: dict[str, float]) -> NoReturn:

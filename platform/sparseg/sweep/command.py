@@ -11,7 +11,7 @@ from typing import Any
 from sparseg import config, flags
 from sparseg.exits import guarded
 from sparseg.sweep import runner
-from sparseg.sweep.space import check_space, grid_of, load_file, space_of
+from sparseg.sweep.space import check_space, grid_of, load_file, points_of, space_of
 from sparseg.sweep.study import METRICS, Sweep, identity
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -76,7 +76,12 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
         sampler=sampler,
         metric=metric,
         seed=own.seed,
+        seeds=tuple(own.seeds or ()),
+        points=points_of(own.space, module, space),
+        keep=own.keep,
     )
+    if sweep.seeds and "run.seed" in space:
+        raise ValueError(f"--seeds: {own.space} searches run.seed itself; give one or the other")
     return sweep, dry_run
 
 
@@ -98,6 +103,19 @@ def _split(args: list[str] | None, description: str) -> tuple[argparse.Namespace
     add("--metric", choices=METRICS, help="what is maximised (default: METRIC of the space file)")
     add("--sweep.name", dest="name", help="folder under --run.storage (default: TRAINER-SPACE)")
     add("--sweep.seed", dest="seed", type=int, default=0, help="seed of the sampler (default: %(default)s)")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help="train every configuration with each of these seeds; its score is their mean",
+    )
+    add(
+        "--keep",
+        choices=("all", "best"),
+        default="all",
+        help="best: of ended trials only the best one's checkpoints stay (default: %(default)s)",
+    )
     own, rest = parser.parse_known_args(args)
     for word in rest:
         if word.startswith("--") and "." not in word and word not in ("--config", "--dry-run"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import statistics
 from typing import Any
 
 import optuna
@@ -12,7 +13,7 @@ import rich.console
 import rich.table
 from optuna.trial import TrialState
 
-from sparseg.sweep.study import FINISHED, Sweep, trial_folder, write_text
+from sparseg.sweep.study import FINISHED, METRICS, Sweep, trial_folder, write_text
 
 WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -25,6 +26,7 @@ def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
             "state": WORDS.get(trial.state, trial.state.name.lower()),
             sweep.metric: trial.value if trial.state in FINISHED else None,
             "params": trial.params,
+            "sd": _spread(sweep, trial.user_attrs.get("scores", [])),
             "steps": trial.user_attrs.get("steps", trial.last_step),
             "wall_s": trial.duration.total_seconds() if trial.duration else None,
             "folder": str(trial_folder(sweep, trial.number)),
@@ -45,6 +47,12 @@ def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
     }
 
 
+def _spread(sweep: Sweep, scores: list[dict[str, Any]]) -> float | None:
+    """Standard deviation over a trial's seeds, None with fewer than two."""
+    values = [score[METRICS[sweep.metric]] for score in scores]
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 def write(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
     """STORAGE/SWEEP/results.json from the study -> what it holds."""
     found = summary(sweep, study)
@@ -61,6 +69,7 @@ def command(sweep: Sweep, params: dict[str, Any]) -> str:
             words.append(flag if value else flag.replace(".", ".no-", 1))
         else:
             words += [flag, str(value)]
+    words += ["--run.seed", str(sweep.seeds[0])] if sweep.seeds else []
     return shlex.join([*words, "--run.name", f"{sweep.folder.name}-best"])
 
 
@@ -69,7 +78,8 @@ def outcome(trial: dict[str, Any], metric: str) -> str:
     if trial["error"]:
         return f"failed: {trial['error']}"
     at = f" at step {trial['steps']}" if trial["state"] == "pruned" else ""
-    return f"{trial['state']}{at}, {metric} {trial[metric]:.4f}"
+    spread = f" ± {trial['sd']:.4f}" if trial["sd"] is not None else ""
+    return f"{trial['state']}{at}, {metric} {trial[metric]:.4f}{spread}"
 
 
 def show(found: dict[str, Any]) -> None:
@@ -81,6 +91,7 @@ def show(found: dict[str, Any]) -> None:
         table.add_column(name.partition(".")[2] or name, justify="left" if name == "state" else "right")
     for trial in sorted(found["trials"], key=lambda t: (t["state"] != "finished", -(t[metric] or 0))):
         score = "" if trial[metric] is None else f"{trial[metric]:.4f}"
+        score += "" if trial["sd"] is None else f" ± {trial['sd']:.4f}"
         values = [trial["params"].get(name, "") for name in names]
         table.add_row(
             str(trial["number"]) + (" *" if best and trial["number"] == best["number"] else ""),

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import shutil
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from ray import tune
 from sparseg import config, launch, preparation
 from sparseg.exits import Interrupted, reason
 from sparseg.sweep import results
-from sparseg.sweep.study import FINISHED, StudySearch, Sweep, open_study, refuse_other_sweep
+from sparseg.sweep.results import WORDS
+from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep
 
 
 def run_trial(arguments: dict[str, Any]) -> None:
@@ -27,12 +29,14 @@ def run_trial(arguments: dict[str, Any]) -> None:
 
     if "error" in arguments:
         return tune.report({"error": arguments["error"]})
-    settings = config.from_dict(arguments["config"])
-    try:
-        best = launch.launch(settings, report=tune.report, callbacks=[TuneReportCallback()])
-    except Exception as error:
-        return tune.report({"error": reason(error)})
-    return tune.report({**best, "finished": True})
+    found = []
+    for settings in map(config.from_dict, arguments["configs"]):
+        try:
+            found.append(launch.launch(settings, report=tune.report, callbacks=[TuneReportCallback()]))
+        except Exception as error:
+            return tune.report({"error": reason(error)})
+    means = {name: statistics.fmean(best[name] for best in found) for name in METRICS.values()}
+    return tune.report({**found[-1], **means, "scores": found, "finished": True})
 
 
 def run(sweep: Sweep) -> dict[str, Any]:
@@ -81,6 +85,8 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
     def told(number: int) -> None:
         found = results.write(sweep, study)
         trial = next(trial for trial in found["trials"] if trial["number"] == number)
+        if sweep.keep == "best":
+            drop_checkpoints(found)
         print(f"[{sweep.folder.name}] trial {number} {results.outcome(trial, sweep.metric)}", flush=True)
 
     search = StudySearch(sweep, study, told)
@@ -97,6 +103,15 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
         ),
     )
     tuner.fit()
+
+
+def drop_checkpoints(found: dict[str, Any]) -> None:
+    """Remove the checkpoints of ended trials, but for the best one's; a command trains them again."""
+    best = found["best"]["number"] if found["best"] else None
+    for trial in found["trials"]:
+        if trial["state"] in WORDS.values() and trial["number"] != best:
+            for path in Path(trial["folder"]).rglob("checkpoint_*"):
+                shutil.rmtree(path)
 
 
 @contextlib.contextmanager

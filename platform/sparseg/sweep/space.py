@@ -149,6 +149,22 @@ def plain(entry: BaseDistribution | When) -> Any:
     return json.loads(distribution_to_json(entry))
 
 
+def points_of(path: Path, module: types.ModuleType, space: Space) -> list[dict[str, Any]]:
+    """POINTS of a loaded file: settings to try first.  Raises ValueError naming what the space lacks."""
+    points = getattr(module, "POINTS", [])
+    for number, point in enumerate(points):
+        wanted = fill(space, lambda name, values: point.get(name))  # noqa: B023 - called at once
+        for name in {**point, **wanted}:
+            if name not in point or name not in wanted or not contains(range_of(space[name]), point[name]):
+                near = difflib.get_close_matches(name, list(space), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near and name not in space else ""
+                raise ValueError(
+                    f"{path}: POINTS[{number}] must give a value inside the space for each of "
+                    f"{', '.join(wanted)}; {name!r} is {point.get(name, 'missing')!r}{hint}"
+                )
+    return points
+
+
 def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, base: Config) -> None:
     """Raise ValueError naming the key if the configuration refuses a point of the grid, or a range's end."""
     points = grid if grid else [{name: value} for name, entry in space.items() for value in _ends(entry)]

@@ -47,6 +47,9 @@ class Sweep:
     sampler: str
     metric: str
     seed: int
+    seeds: tuple[int, ...] = ()
+    points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    keep: str = "all"
 
     @property
     def folder(self) -> Path:
@@ -80,6 +83,7 @@ def identity(sweep: Sweep) -> dict[str, Any]:
         "trainer": sweep.trainer.stem,
         "metric": sweep.metric,
         "grid": sweep.sampler == "grid",
+        "seeds": list(sweep.seeds),
         **{f"space {name}": plain(entry) for name, entry in sweep.space.items()},
         **{name: value for name, value in fixed.items() if name == "run.seed" or not name.startswith(free)},
     }
@@ -127,8 +131,9 @@ def open_study(sweep: Sweep) -> optuna.Study:
         else optuna.samplers.RandomSampler(seed=seed)
     )
     points = sweep.grid or []
-    if not sweep.grid and not study.trials and (recipe := _recipe_point(sweep)):
-        points = [recipe]
+    if not sweep.grid and not study.trials:
+        recipe = _recipe_point(sweep)
+        points = [*sweep.points, *([recipe] if recipe else [])]
     for point in points:
         study.enqueue_trial(point, skip_if_exists=True)
     return study
@@ -157,6 +162,7 @@ class StudySearch(Searcher):
         self.sweep, self.study, self.key, self.told = sweep, study, METRICS[sweep.metric], told
         self.unfinished = study.get_trials(states=(TrialState.RUNNING,))
         self.trials: dict[str, optuna.Trial] = {}
+        self.scores: dict[str, dict[int, float]] = {}
         self.pruned: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -171,7 +177,7 @@ class StudySearch(Searcher):
         self.trials[trial_id] = trial
         overrides = fill(self.sweep.space, functools.partial(propose, trial))
         try:
-            return {"config": config.to_dict(trial_config(self.sweep, trial.number, overrides))}
+            return {"configs": trial_configs(self.sweep, trial.number, overrides)}
         except ValueError as error:  # each value is allowed, not all of them together
             return {"error": str(error)}
 
@@ -180,8 +186,15 @@ class StudySearch(Searcher):
         if self.key not in result or "finished" in result:
             return False
         trial, step, total = self.trials[trial_id], result["step"], result["total_steps"]
+        value = result[self.key]
+        if self.sweep.seeds:  # the seeds follow each other; what counts is the mean of those seen so far
+            scores = self.scores.setdefault(trial_id, {})
+            scores[result["seed"]] = value
+            value = sum(scores.values()) / len(scores)
+            step += self.sweep.seeds.index(result["seed"]) * total
+            total *= len(self.sweep.seeds)
         if step not in self.study.trials[trial.number].intermediate_values:  # a resumed run may repeat one
-            trial.report(result[self.key], step)
+            trial.report(value, step)
         self.study.pruner = _pruner(self.sweep.scheduler, total)
         if step < total and trial.should_prune():
             self.pruned.add(trial_id)
@@ -196,6 +209,7 @@ class StudySearch(Searcher):
             return
         if "finished" in result and math.isfinite(result[self.key]):
             trial.set_user_attr("steps", result["steps"])
+            trial.set_user_attr("scores", result["scores"])
             self.study.tell(trial, result[self.key])
         elif trial_id in self.pruned:
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -217,8 +231,14 @@ def trial_folder(sweep: Sweep, number: int) -> Path:
     return sweep.folder / f"trial_{number:04d}"
 
 
-def trial_config(sweep: Sweep, number: int, overrides: dict[str, Any]) -> Config:
-    """The ordinary run of a trial, in its folder.  Raises ValueError for values that do not go together."""
-    name = trial_folder(sweep, number).name
-    place = {"run.name": name, "run.storage": str(sweep.folder), "run.fresh": False}
-    return config.with_overrides(sweep.base, overrides | place)
+def trial_configs(sweep: Sweep, number: int, overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ordinary runs of a trial, one a seed: in trial_0000, or in trial_0000/seed_S where the sweep has
+    seeds.  Raises ValueError for values that do not go together."""
+    folder = trial_folder(sweep, number)
+    places: list[dict[str, Any]] = [{"run.name": folder.name, "run.storage": str(sweep.folder)}]
+    if sweep.seeds:
+        places = [
+            {"run.name": f"seed_{seed}", "run.storage": str(folder), "run.seed": seed} for seed in sweep.seeds
+        ]
+    runs = [config.with_overrides(sweep.base, overrides | place | {"run.fresh": False}) for place in places]
+    return [config.to_dict(run) for run in runs]
