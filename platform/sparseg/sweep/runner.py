@@ -93,7 +93,9 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
     shutil.rmtree(sweep.folder / ".tune", ignore_errors=True)  # Tune's own notes on an earlier driver
     tuner = tune.Tuner(
         tune.with_resources(run_trial, needs),
-        tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, max_concurrent_trials=at_a_time),
+        tune_config=tune.TuneConfig(
+            search_alg=search, num_samples=trials, max_concurrent_trials=at_a_time, reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             name=".tune",
             storage_path=str(sweep.folder),
