@@ -109,6 +109,7 @@ def test_a_dead_head_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Monke
     driver = Driver(tiny.config(tmp_path, {"resources.workers": 1}), tmp_path)
     driver.says("no Ray answers at 127.0.0.1:1")
     assert driver.code() == 0, driver.output
+    assert not (Path(temp) / "ray" / "ray_current_cluster").exists()
     shutil.rmtree(temp, ignore_errors=True)
 
 

@@ -207,10 +207,8 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
     if not ray.is_initialized():
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
-        dead = _dead_head()
-        if dead:
-            print(f"no Ray answers at {dead}, where one was started; starting one here", flush=True)
-        ray.init("local" if dead else None, logging_level=logging.ERROR)
+        _forget_dead_head()
+        ray.init(logging_level=logging.ERROR)
     there, resources = ray.cluster_resources(), settings.resources
     gpus = resources.gpus_per_worker
     if gpus is None:
@@ -227,17 +225,18 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
     return gpus
 
 
-def _dead_head() -> str | None:
-    """Address of a head that was killed on this machine: `ray.init` would wait for it for minutes."""
+def _forget_dead_head() -> None:
+    """A head that was killed leaves a note with its address: `ray.init` would wait for it for minutes, and
+    Ray Train's helpers at every end of a run."""
     note = (
         Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray/ray_current_cluster"
     )
     if os.environ.get("RAY_ADDRESS") or not note.is_file():
-        return None
+        return
     address = note.read_text().strip()
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError:
-        return address
-    return None
+        print(f"no Ray answers at {address}, where one was started; starting one here", flush=True)
+        note.unlink(missing_ok=True)
