@@ -1,10 +1,11 @@
 """What G says beside P and the truth, class by class, through training: one picture.
 
-    python trainers/camvid_small.py ... --run.keep 99 --run.validate-every 2
+    python trainers/camvid_small.py ... --run.keep 99 --run.checkpoint-every 50
     PYTHONPATH=platform python tests/benchmarks/show_mixture.py RUN DATASET OUT.png [--images 2 --classes 5]
 
 Rows are training images and their labelled classes, columns the truth and, for the first, a middle and the
-last checkpoint, P and G.  G is computed as in a training step: whole image, its own clicks, no augmentation.
+last checkpoint, P and G.  Printed are the means of both inside and outside the true pixels of a class.  G is
+computed as in a training step: whole image, its own clicks, no augmentation.
 """
 
 from __future__ import annotations
@@ -48,14 +49,31 @@ def p_and_g(
     return p_1KHW[0].numpy(), {k: g_1SHW[0, s].numpy() for s, k in enumerate(classes)}
 
 
+def contrast(data: shards.ShardedDataset, loaded: checkpoint.Loaded, count: int) -> list[float]:
+    """Mean P inside and outside the pixels of a class, then of G, over the labelled classes of `count`
+    images."""
+    split, rows = data.splits["train"], []
+    for row in range(0, len(split), max(len(split) // count, 1)):
+        record = split[row]
+        image_HW3 = shards.decode_image(record["image"]["bytes"])
+        label_HW, mask_HW = (shards.decode_label(record[name]["bytes"]) for name in ("label", "mask"))
+        p_KHW, g_of = p_and_g(loaded, image_HW3, label_HW)
+        for k, g_HW in g_of.items():
+            inside, outside = mask_HW == k, (mask_HW != k) & (mask_HW < UNLABELLED)
+            if inside.any() and outside.any():
+                rows.append([float(v[where].mean()) for v in (p_KHW[k], g_HW) for where in (inside, outside)])
+    return np.array(rows).mean(0).tolist()
+
+
 def main() -> None:
-    """Write the picture."""
+    """Write the picture, print the means."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--classes", type=int, default=5, help="most classes of an image, the largest first")
+    parser.add_argument("--means", type=int, default=20, help="images for the printed means")
     options = parser.parse_args()
     found = checkpoint.all_of(options.run)
     chosen = [found[0], found[len(found) // 2], found[-1]]
@@ -79,6 +97,11 @@ def main() -> None:
             for k in largest:
                 columns.setdefault(f"step {step}: P", []).append(heat(p_KHW[k]))
                 columns.setdefault(f"step {step}: G", []).append(heat(g_of[k]))
+    for path in chosen:
+        p_in, p_out, g_in, g_out = contrast(data, checkpoint.load_model(path), options.means)
+        print(
+            f"{path.name}: P {p_in:.2f} inside, {p_out:.2f} outside; G {g_in:.2f} inside, {g_out:.2f} outside"
+        )
     predict.panels(columns, options.out, cell_px=200)
     print(f"{options.out}: images {[data.splits['train'][row]['id'] for row in rows]}")
 
