@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "contact_sheet": {"config", "shards", "predict", "charts"},
     "budget": set(),
     "plan": {"budget", "charts", "report"},
+    "sweep_page": {"charts"},
     "preparation": {
         *("config", "importers", "shards", "loader", "model", "checkpoint", "runlog", "storage", "schedule"),
     },
@@ -71,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         "predict",
         "report",
         "plan",
+        "sweep_page",
         "contact_sheet",
         "exits",
     },

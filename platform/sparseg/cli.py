@@ -135,7 +135,7 @@ def _add_checkpoint_commands(commands: Any) -> None:
     add.add_argument("--to", choices=["safetensors"], default="safetensors")
     add.set_defaults(action=_export)
 
-    add = commands.add_parser("report", help="runs -> one self-contained HTML page")
+    add = commands.add_parser("report", help="runs, or a sweep -> one self-contained HTML page")
     add.add_argument("runs", nargs="+")
     add.add_argument("--html", required=True, metavar="FILE")
     add.set_defaults(action=_report)
@@ -271,25 +271,25 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from sparseg import report
+    from sparseg import checkpoint, report, sweep_page
 
-    report.write_report([Path(run) for run in options.runs], Path(options.html))
+    folders = [Path(run) for run in options.runs]
+    if len(folders) == 1 and sweep_page.is_sweep(folders[0]):
+        checkpoint.write_text(Path(options.html), sweep_page.html_of(folders[0]))
+        print(f"wrote {options.html}")
+        return
+    report.write_report(folders, Path(options.html))
     print(f"wrote {options.html}")
 
 
 def _plan(options: argparse.Namespace) -> None:
     from sparseg import checkpoint, plan
 
-    target, seconds = options.target_miou, options.seconds_per_label
+    target = options.target_miou
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target-miou must be between 0 and 1, got {target:g}")
-    if seconds <= 0:
-        raise ValueError(f"--seconds-per-label must be > 0, got {seconds:g}")
     curves, images = plan.curves_of([Path(run) for run in options.runs])
-    images = options.images if options.images is not None else images
-    if images < 1:
-        raise ValueError(f"--images must be at least 1, got {images} (older runs do not tell it: give it)")
-    cost = plan.Cost(images, seconds)
+    cost = plan.Cost(images if options.images is None else options.images, options.seconds_per_label)
     print(plan.text_of(curves, target, cost))
     if options.html:
         checkpoint.write_text(Path(options.html), plan.html_of(curves, target, cost))

@@ -58,6 +58,14 @@ class Cost:
     images: int
     seconds_per_label: float
 
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(
+                f"--images must be at least 1, got {self.images} (older runs do not tell it: give it)"
+            )
+        if self.seconds_per_label <= 0:
+            raise ValueError(f"--seconds-per-label must be > 0, got {self.seconds_per_label:g}")
+
     def hours(self, labels: float) -> float:
         """Hours for so many labels on every image."""
         return labels * self.images * self.seconds_per_label / 3600

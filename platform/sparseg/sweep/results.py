@@ -43,8 +43,21 @@ def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
         "metric": sweep.metric,
         "wanted": sweep.trials,
         "trials": trials,
+        "importances": _importances(study),
         "best": best and {**best, "command": command(sweep, best["params"])},
     }
+
+
+def _importances(study: optuna.Study) -> dict[str, float]:
+    """Share of each field that all finished trials have in what makes a trial one of the better ones."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < 5 or len({trial.value for trial in complete}) < 2:
+        return {}
+    return dict(
+        optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        )
+    )
 
 
 def _spread(sweep: Sweep, scores: list[dict[str, Any]]) -> float | None:
