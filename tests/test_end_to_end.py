@@ -18,7 +18,12 @@ from sparseg import checkpoint, config, shards
 pytestmark = pytest.mark.slow
 
 
-def test_two_ray_workers_do_the_arithmetic_of_one_process(tmp_path: Path) -> None:
+def test_two_ray_workers_do_the_arithmetic_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temp = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # sockets need a short path
+    monkeypatch.setenv("TMPDIR", str(temp))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     tiny.dataset(tmp_path)
     alone = tiny.config(tmp_path, {"run.name": "alone", "optim.learning_rate": 1e-3})
     two = config.with_overrides(alone, {"run.name": "two", "resources.workers": 2})
@@ -26,6 +31,11 @@ def test_two_ray_workers_do_the_arithmetic_of_one_process(tmp_path: Path) -> Non
         driver = Driver(settings, tmp_path)
         assert driver.code() == 0, driver.output
         nothing_left(settings)
+    left = [
+        path.name for path in temp.iterdir() if not path.name.startswith("torchinductor_")
+    ]  # torch's cache
+    assert not left
+    shutil.rmtree(temp)
     assert json.loads((two.folder / "environment.json").read_text())["workers"] == 2
     first, second = logged(alone), logged(two)
     assert len(first) == len(second) == 6

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +211,8 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
         _forget_dead_head()
-        ray.init(logging_level=logging.ERROR)
+        with _own_temporary_folder():
+            ray.init(logging_level=logging.ERROR)
     there, resources = ray.cluster_resources(), settings.resources
     gpus = resources.gpus_per_worker
     if gpus is None:
@@ -223,6 +227,24 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
                 f"--resources.{name.lower()}s-per-worker{' or --concurrent' if runs > 1 else ''}"
             )
     return gpus
+
+
+@contextlib.contextmanager
+def _own_temporary_folder() -> Iterator[None]:
+    """Within: what Ray starts puts its temporary files where this process removes them at its end.  Its
+    dashboard leaves a socket behind otherwise, with every start."""
+    before = os.environ.get("TMPDIR")
+    os.environ.setdefault("RAY_TMPDIR", before or "/tmp")  # its sessions stay where they were
+    folder = tempfile.mkdtemp(prefix="sparseg-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _forget_dead_head() -> None:
