@@ -109,6 +109,16 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
         assert len(logged(settings)) > len(steps)
 
 
+def test_a_run_that_fails_says_why_once_and_leaves_nothing(tmp_path: Path) -> None:
+    tiny.dataset(tmp_path)
+    settings = tiny.config(tmp_path, {"resources.workers": 1, "optim.learning_rate": 1e30})
+    driver = Driver(settings, tmp_path)
+    assert driver.code() == 1, driver.output
+    errors = [line for line in driver.lines if line.startswith("error: ")]
+    assert len(errors) == 1 and "not finite at step" in errors[0]
+    nothing_left(settings)
+
+
 def test_a_dead_head_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`ray start --head` leaves its address behind when it is killed."""
     temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets need a short path
