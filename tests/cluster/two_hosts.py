@@ -192,7 +192,8 @@ def run(work: Path, steps: int) -> None:
             stdout=output.file.open("w"),
             stderr=subprocess.STDOUT,
         )
-        must(wait_until(lambda: output.steps() >= 25, 180), "25 steps on two hosts", output)
+        # the save after step 40 has waited for that after step 20: there is something to go on from
+        must(wait_until(lambda: output.steps() >= 45, 180), "45 steps on two hosts", output)
         other.fail()
         must(wait_until(lambda: output.workers() == 1, 180), "one host is gone: 1 worker", output)
         reached = output.steps()
