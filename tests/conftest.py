@@ -19,6 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
+@pytest.fixture
+def fast_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For clusters that a test starts itself: lost nodes are noticed in seconds, processes are marked."""
+    from driving import FAST, MARK
+
+    for name, value in {**FAST, **MARK}.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real data beside the project, ../shared/data; its tests also carry @pytest.mark.shared."""

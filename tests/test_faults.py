@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tiny
-from driving import FAST, MARK, Driver, logged, newest_step, s3_server, wait_until, workers
+from driving import Driver, logged, newest_step, s3_server, wait_until, workers
 
 from sparseg import checkpoint, exits, saver, shards, train
 
@@ -23,10 +23,8 @@ LONG = {"optim.max_steps": 4000, "optim.epochs": 4000, "run.validate_every": 999
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(fast_ray: None) -> Iterator[Any]:
     """A head without CPUs, and two nodes of one CPU each: cluster, and its nodes in `nodes`."""
-    for name, value in {**FAST, **MARK}.items():
-        monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -64,10 +62,8 @@ def test_a_node_that_will_be_taken_away_makes_the_run_save_before_it_goes(
 
 
 def test_a_head_that_dies_ends_the_command_and_a_new_one_takes_the_run_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fast_ray: None
 ) -> None:
-    for name, value in {**FAST, **MARK}.items():
-        monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 
     tiny.dataset(tmp_path)

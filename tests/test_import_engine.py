@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
-import importlib.util
 import json
 import os
 import pty
@@ -22,6 +21,7 @@ import fixtures
 import numpy as np
 import pytest
 from counting import NAMES, build_numbers, open_reader
+from driving import s3_server
 
 from sparseg import importers, shards
 from sparseg.config import DataConfig
@@ -419,23 +419,13 @@ def test_a_bar_shows_on_a_terminal_only(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """URL of an empty bucket of a real S3 server on loopback."""
-    for package in ("moto", "s3fs", "flask"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}")
     import fsspec
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    values = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-    values |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
+    with s3_server() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
             patch.setenv(name, value)
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
         yield "s3://bucket"
-    server.stop()
 
 
 @pytest.fixture

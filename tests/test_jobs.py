@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from driving import FAST, MARK, logged, wait_until, workers
+from driving import logged, wait_until, workers
 
 from sparseg import config
 
@@ -30,10 +30,8 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def dashboard(tmp_path: Path, fast_ray: None) -> Iterator[str]:
     """The address of a head's dashboard; the head ends with the test."""
-    for name, value in {**FAST, **MARK}.items():
-        monkeypatch.setenv(name, value)
     port, temp = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need a short path
     command = [*RAY, "start", "--head", "--block", "--num-cpus", "2", "--dashboard-port", str(port)]
     command += ["--temp-dir", temp]

@@ -85,6 +85,18 @@ def test_an_hour_goes_to_the_class_that_grows(sweep: Path) -> None:
     assert gains["rare"] == pytest.approx(expected, rel=0.3)
 
 
+def test_the_runs_of_a_trial_with_seeds_are_all_taken(tmp_path: Path) -> None:
+    trials = []
+    for pixels in BUDGETS:
+        folder = tmp_path / f"trial_{len(trials):04d}"
+        for seed in (3, 5):
+            write_run(folder / f"seed_{seed}", "ce", pixels, seed)
+        trials.append({"folder": str(folder), "state": "finished"})
+    (tmp_path / "results.json").write_text(json.dumps({"trials": trials}))
+    curves, _ = plan.curves_of([tmp_path])
+    assert [(labels, runs) for labels, _, _, runs in curves[0].summary()] == [(n, 2) for n in BUDGETS]
+
+
 def test_command_prints_the_plan_and_writes_a_page(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from driving import s3_server
 from fixtures import row
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -363,14 +364,8 @@ class CountingProxy:
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
     """Port of an S3 server with the bucket `bucket`."""
-    pytest.importorskip("s3fs", reason="needs s3fs")
-    pytest.importorskip("moto.server", reason="needs moto[server]")
-    from moto.server import ThreadedMotoServer
-
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    yield int(moto.get_host_and_port()[1])
-    moto.stop()
+    with s3_server() as variables:
+        yield int(variables["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
 
 
 @pytest.fixture

@@ -276,9 +276,8 @@ def _report(options: argparse.Namespace) -> None:
     folders = [Path(run) for run in options.runs]
     if len(folders) == 1 and sweep_page.is_sweep(folders[0]):
         checkpoint.write_text(Path(options.html), sweep_page.html_of(folders[0]))
-        print(f"wrote {options.html}")
-        return
-    report.write_report(folders, Path(options.html))
+    else:
+        report.write_report(folders, Path(options.html))
     print(f"wrote {options.html}")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sparseg import budget
 from sparseg.budget import Floats, Law
 from sparseg.charts import NUM_COLOURS, Points, line_chart, page, swatch
-from sparseg.report import RunRecord, read_run
+from sparseg.report import RunRecord, differing_fields, read_run
 
 BUDGET_FIELDS = ("data.random_pixels", "data.clicks_per_class", "data.keep_labels")
 NOT_THE_METHOD = (
@@ -75,11 +75,12 @@ class Cost:
 
 
 def run_folders(path: Path) -> list[Path]:
-    """The finished trials of a sweep, or the run itself.  Raises ValueError for anything else."""
+    """The runs of a sweep's finished trials, or the run itself.  Raises ValueError for anything else."""
     results = path / "results.json"
     if results.is_file():
         trials = json.loads(results.read_text())["trials"]
-        return [path / Path(trial["folder"]).name for trial in trials if trial["state"] == "finished"]
+        folders = [path / Path(trial["folder"]).name for trial in trials if trial["state"] == "finished"]
+        return [run for folder in folders for run in sorted(folder.glob("seed_*")) or [folder]]
     return [path]
 
 
@@ -105,15 +106,9 @@ def curves_of(paths: Sequence[Path]) -> tuple[list[Curve], int]:
     runs = [run for run in runs if run.best.get("miou") is not None]
     if not runs:
         raise ValueError(f"{', '.join(map(str, paths))}: no finished run")
-    keys = [
-        {name: json.dumps(value) for name, value in run.config.items() if not name.startswith(NOT_THE_METHOD)}
-        for run in runs
-    ]
-    names = sorted({name for key in keys for name in key})
-    telling = [name for name in names if len({key.get(name) for key in keys}) > 1]
     groups: dict[str, list[RunRecord]] = {}
-    for run, key in zip(runs, keys, strict=True):
-        label = ", ".join(f"{name.split('.')[-1]} {key.get(name, '-').strip(chr(34))}" for name in telling)
+    for run, fields in zip(runs, differing_fields(runs, NOT_THE_METHOD), strict=True):
+        label = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in fields.items())
         groups.setdefault(label or "all runs", []).append(run)
     curves = [_curve(name, members) for name, members in groups.items()]
     images = [int((run.environment.get("labels") or {}).get("images") or 0) for run in runs]

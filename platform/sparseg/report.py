@@ -177,17 +177,23 @@ def _percent(value: Any) -> str:
 
 def group_by_seed(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Runs alike but for section `run` (seed, name, rhythm) -> {fields that tell the groups apart: runs}."""
-    keys = {}
-    for number, run in enumerate(runs):
-        fields = {name: run.config[name] for name in run.config if not name.startswith("run.")}
-        keys[number] = {name: json.dumps(value) for name, value in fields.items()} or {"name": run.name}
-    everything = sorted({name for key in keys.values() for name in key})
-    telling = [name for name in everything if len({key.get(name) for key in keys.values()}) > 1]
     groups: dict[str, list[RunRecord]] = {}
-    for number, run in enumerate(runs):
-        parts = [f"{name} = {keys[number].get(name, DASH).strip(chr(34))}" for name in telling]
+    for run, fields in zip(runs, differing_fields(runs, ("run.",)), strict=True):
+        parts = [f"{name} = {value}" for name, value in fields.items()]
         groups.setdefault(", ".join(parts) or "all runs", []).append(run)
     return groups
+
+
+def differing_fields(runs: Sequence[RunRecord], ignored: tuple[str, ...]) -> list[dict[str, str]]:
+    """For each run its values of the fields in which the runs differ, but for fields that begin like one of
+    `ignored`."""
+    keys = []
+    for run in runs:
+        fields = {name: run.config[name] for name in run.config if not name.startswith(ignored)}
+        keys.append({name: json.dumps(value) for name, value in fields.items()} or {"name": run.name})
+    everything = sorted({name for key in keys for name in key})
+    telling = [name for name in everything if len({key.get(name) for key in keys}) > 1]
+    return [{name: key.get(name, DASH).strip('"') for name in telling} for key in keys]
 
 
 def _mean_sd(values: Iterable[Any]) -> tuple[float | None, float | None]:

@@ -251,9 +251,15 @@ def _check_columns(path: Path, split: str, columns: dict[str, Any]) -> list[str]
     return list(names)
 
 
+def _counted(dataset: ShardedDataset | Description, split: str) -> list[int] | None:
+    """Labelled pixels of each class, as an import notes them."""
+    found: list[int] | None = dataset.report.get("splits", {}).get(split, {}).get("pixels")
+    return found
+
+
 def label_counts(dataset: ShardedDataset, split: str) -> dict[str, int | None]:
     """images, and pixels labelled in them (None for a dataset that `sparseg import` did not write)."""
-    counts = dataset.report.get("splits", {}).get(split, {}).get("pixels")
+    counts = _counted(dataset, split)
     return {"images": dataset.rows[split], "pixels": None if counts is None else sum(counts)}
 
 
@@ -262,7 +268,7 @@ def labelled_pixels(dataset: ShardedDataset | Description, split: str) -> list[i
 
     Raises ValueError for a dataset that was not written by `sparseg import`.
     """
-    counts = dataset.report.get("splits", {}).get(split, {}).get("pixels")
+    counts = _counted(dataset, split)
     if counts is None or len(counts) != len(dataset.names):
         where = dataset.source if isinstance(dataset, Description) else dataset.path
         raise ValueError(

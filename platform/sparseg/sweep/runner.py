@@ -19,7 +19,6 @@ from ray import tune
 from sparseg import config, launch, preparation
 from sparseg.exits import Interrupted, reason
 from sparseg.sweep import results
-from sparseg.sweep.results import WORDS
 from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep
 
 
@@ -111,7 +110,7 @@ def drop_checkpoints(found: dict[str, Any]) -> None:
     """Remove the checkpoints of ended trials, but for the best one's; a command trains them again."""
     best = found["best"]["number"] if found["best"] else None
     for trial in found["trials"]:
-        if trial["state"] in WORDS.values() and trial["number"] != best:
+        if trial["state"] in results.WORDS.values() and trial["number"] != best:
             for path in Path(trial["folder"]).rglob("checkpoint_*"):
                 shutil.rmtree(path)
 
