@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True)
+def _no_driver_left() -> Iterator[None]:
+    """A failed test must not leave a run behind for the next one."""
+    yield
+    driving = sys.modules.get("driving")
+    while driving is not None and driving.STARTED:
+        driving.STARTED.pop().clear()
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +43,10 @@ MARK = {"SPARSEG_TEST": str(os.getpid())}
 starts itself needs it in os.environ, because its raylets start the workers."""
 
 
+STARTED: list[Driver] = []
+"""Those of the test that runs; tests/conftest.py clears them after it."""
+
+
 class Driver:
     """The run's command, and what it has printed since it was started."""
 
@@ -50,7 +56,13 @@ class Driver:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(config.to_dict(settings)))
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_AUTH_MODE": "disabled"}
-        environment |= MARK | ({"RAY_ADDRESS": address} if address else {})
+        environment |= MARK
+        self.temp: str | None = None
+        if address:
+            environment["RAY_ADDRESS"] = address
+        elif "RAY_TMPDIR" not in environment:  # else it would join whatever cluster runs on this machine
+            self.temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets need a short path
+            environment["RAY_TMPDIR"] = self.temp
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", SCRIPT, str(file)],
             stdout=subprocess.PIPE,
@@ -59,6 +71,7 @@ class Driver:
             start_new_session=True,
             env=environment,
         )
+        STARTED.append(self)
         self.lines: list[str] = []
         self.seen = 0
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -111,6 +124,16 @@ class Driver:
 
     def ended(self) -> bool:
         return self.process.poll() is not None
+
+    def clear(self) -> None:
+        """Kill what a failed test has left running; remove Ray's session."""
+        if not self.ended():
+            self.process.kill()
+            for pid in processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self.temp is not None:
+            shutil.rmtree(self.temp, ignore_errors=True)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, pause_s: float = 0.05) -> bool:

@@ -23,7 +23,6 @@ def test_two_ray_workers_do_the_arithmetic_of_one_process(
 ) -> None:
     temp = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # sockets need a short path
     monkeypatch.setenv("TMPDIR", str(temp))
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     tiny.dataset(tmp_path)
     alone = tiny.config(tmp_path, {"run.name": "alone", "optim.learning_rate": 1e-3})
     two = config.with_overrides(alone, {"run.name": "two", "resources.workers": 2})

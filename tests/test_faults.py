@@ -91,9 +91,11 @@ def test_a_head_that_dies_ends_the_command_and_a_new_one_takes_the_run_over(
 
 def test_a_worker_that_hangs_is_reported_with_stacks_by_those_who_wait_for_it(tmp_path: Path) -> None:
     tiny.dataset(tmp_path)
-    settings = tiny.config(tmp_path, {**LONG, "resources.workers": 2, "run.hang_seconds": 4.0})
+    # few lines, because at each of them Ray is asked for news, and a rank may wait there, too
+    changes = {"resources.workers": 2, "run.hang_seconds": 4.0, "run.log_every": 50}
+    settings = tiny.config(tmp_path, {**LONG, **changes})
     driver = Driver(settings, tmp_path)
-    driver.says("step 3/")
+    driver.says("step 50/")
     hung, _ = sorted(workers())
     os.kill(hung, signal.SIGSTOP)
     try:
