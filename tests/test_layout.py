@@ -54,14 +54,14 @@ ALLOWED: dict[str, set[str]] = {
     "contact_sheet": {"config", "shards", "predict", "charts"},
     "budget": set(),
     "plan": {"budget", "charts", "report"},
-    "sweep_page": {"charts"},
+    "sweep_page": {"charts", "plan"},
     "preparation": {
         *("config", "importers", "shards", "loader", "model", "checkpoint", "runlog", "storage", "schedule"),
     },
     "launch": {
         *("config", "flags", "exits", "nodes", "checkpoint", "saver", "storage", "train", "preparation"),
     },
-    "sweep": {"config", "flags", "exits", "launch", "preparation"},
+    "sweep": {"config", "flags", "exits", "launch", "preparation", "plan", "report"},
     "cli": {
         "config",
         "importers",

@@ -69,6 +69,12 @@ def report(step: int, miou: float, *, total: int = 9, **more: object) -> dict[st
         (["--run.name", "x"], "give --sweep.name"),
         (["--sweep.name", "a/b"], "got 'a/b'"),
         (
+            ["--cost", "labels", "--scheduler", "asha"],
+            "--scheduler asha: with --cost no trial is ended early",
+        ),
+        (["--cost", "labels", "--sampler", "cmaes"], "--sampler cmaes seeks one best score"),
+        (["--cost", "clicks"], "argument --cost: invalid choice: 'clicks' (choose from"),
+        (
             ["--run.storage", "s3://b/runs"],
             "run.storage=s3://b/runs: a sweep keeps Optuna's study in a folder",
         ),
@@ -111,7 +117,7 @@ def test_recipe_outside_the_space_is_announced_and_not_forced_in(
     assert "loss.bandwidth=8.0 is outside" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
 def test_killed_driver_loses_and_repeats_nothing(make: Callable[..., sweep.Sweep], sampler: str) -> None:
     found = make("--sampler", sampler)
     search, _ = search_of(found)

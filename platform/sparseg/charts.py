@@ -16,14 +16,17 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34  # margins
 MOST_POINTS = 240  # more are averaged in groups: a line cannot show them
 
 
-def line_chart(caption: str, series: Sequence[Series], x_label: str = "step") -> str:
+def line_chart(
+    caption: str, series: Sequence[Series], x_label: str = "step", *, from_zero: bool = True
+) -> str:
     """A figure with axes, one line per series, and a legend with one entry per name."""
     drawn = [(name, colour, thin_out(points)) for name, colour, points in series]
     finite = [(x, y) for _, _, points in drawn for x, y in points if math.isfinite(y)]
     if not finite:
         return f"<figure><figcaption>{escape(caption)}</figcaption><p>–</p></figure>"
     x_ticks = ticks(min(x for x, _ in finite), max(x for x, _ in finite))
-    y_ticks = ticks(min(0.0, *(y for _, y in finite)), max(y for _, y in finite))
+    lowest = min(y for _, y in finite)
+    y_ticks = ticks(min(0.0, lowest) if from_zero else lowest, max(y for _, y in finite))
     x_low, x_high = min(x for x, _ in finite), max(x_ticks[-1], *(x for x, _ in finite))
     x_low = min(x_low, x_ticks[0])
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -81,6 +84,44 @@ def bar_list(caption: str, rows: Sequence[tuple[str, Sequence[tuple[int, float |
         )
     inside = f'<div class="bars">{"".join(cells)}</div>' if cells else "<p>–</p>"
     return f"<figure><figcaption>{escape(caption)}</figcaption>{inside}</figure>"
+
+
+Axis = tuple[str, list[float | None], list[tuple[float, str]]]
+"""Name; where each line crosses, 0 (bottom) to 1, None for no value; labelled places."""
+
+
+def parallel(caption: str, axes: Sequence[Axis], colours: Sequence[int], names: Sequence[str]) -> str:
+    """A figure of parallel coordinates: an upright axis per field, a line per name, in the order of drawing.
+
+    A line without a value on an axis passes it below, at a mark of its own.
+    """
+    width, height, none = max(WIDTH, 110 * len(axes)), HEIGHT + 30, 22
+    span = (width - 2 * LEFT) / max(len(axes) - 1, 1)
+    bottom = HEIGHT - BOTTOM
+
+    def place(axis: int, value: float | None) -> str:
+        y = bottom + none if value is None else bottom - value * (bottom - TOP - 12)
+        return f"{LEFT + axis * span:.1f} {y:.1f}"
+
+    parts = []
+    for line, (colour, name) in enumerate(zip(colours, names, strict=True)):
+        points = " L".join(place(number, values[line]) for number, (_, values, _) in enumerate(axes))
+        parts.append(f'<path class="c{colour}" d="M{points}"><title>{escape(name)}</title></path>')
+    for number, (name, values, marks) in enumerate(axes):
+        x = f"{LEFT + number * span:.1f}"
+        anchor = "end" if number == len(axes) - 1 else "start"
+        beside = LEFT + number * span + (-5 if anchor == "end" else 5)
+        parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{TOP + 12}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x}" y="{height - 4}" text-anchor="middle">{escape(name)}</text>')
+        shown = [*marks, *([(None, "–")] if None in values else [])]
+        for value, label in shown:
+            y = float(place(number, value).split()[1]) + 4
+            at = f'x="{beside:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+            parts.append(f'<text class="mark" {at}>{escape(label)}</text>')
+    frame = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(caption)}"'
+    size = f"min-width:{100 * len(axes)}px;max-width:{140 * len(axes)}px"
+    drawing = f'<svg class="wide" style="{size}" {frame}>{"".join(parts)}</svg>'
+    return f'<figure><figcaption>{escape(caption)}</figcaption><div class="scroll">{drawing}</div></figure>'
 
 
 def thin_out(points: Points) -> Points:
@@ -141,7 +182,8 @@ section,.picture{background:var(--card);border:1px solid var(--line);border-radi
 summary{cursor:pointer;margin:4px 0}summary .sub{margin-left:10px;white-space:nowrap}
 details details{margin-top:10px;border-top:1px solid var(--line);padding-top:8px}
 .warn{border-left:3px solid var(--c1);padding-left:10px;margin:8px 0}
-.scroll{overflow-x:auto}img{display:block;width:100%;height:auto;border-radius:6px;margin:0 auto}
+.scroll{overflow-x:auto}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px}
+img{display:block;width:100%;height:auto;border-radius:6px;margin:0 auto}
 figure{margin:0;min-width:0}figcaption{font-weight:600;margin:0 0 6px}
 .picture figcaption{font-weight:400;color:var(--faint);margin:10px 0 0}
 table{border-collapse:collapse;font-size:14px;width:100%;margin:10px 0 18px}
@@ -159,7 +201,8 @@ dl div{display:flex;justify-content:space-between;gap:12px;border-bottom:1px dot
 dt{color:var(--faint);white-space:nowrap}dd{margin:0;text-align:right;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:24px 32px}
 svg{width:100%;max-width:620px;display:block}svg text{fill:var(--faint);font-size:12px}
-.grid{stroke:var(--line)}path{fill:none;stroke-width:1.8;stroke-linejoin:round}
+.grid{stroke:var(--line)}.axis{stroke:var(--faint)}.wide path{stroke-opacity:.75}
+.mark{paint-order:stroke;stroke:var(--card);stroke-width:3px}path{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;color:var(--faint);padding-left:10%}
 .swatch{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:6px;flex:none}
 .bars{display:grid;grid-template-columns:minmax(0,max-content) 1fr max-content;gap:5px 10px;

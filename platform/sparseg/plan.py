@@ -189,19 +189,25 @@ def text_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
     return "\n".join(lines)
 
 
-def html_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
-    """The plan as a page: the measured scores, the laws with their 90 % bands, the answers."""
-    series: list[tuple[str, int, Points]] = []
-    rows = []
+def figure(curves: Sequence[Curve]) -> str:
+    """The laws with their 90 % bands."""
     low = min(float(curve.labels_N.min()) for curve in curves)
     high = max(float(curve.labels_N.max()) for curve in curves) * 1.5
     at = np.geomspace(low, high, CURVE_POINTS)
+    series: list[tuple[str, int, Points]] = []
     for colour, curve in enumerate(curves[:NUM_COLOURS]):
         bands = [budget.interval([law.at(n) for law in curve.laws]) for n in at]
         series.append((curve.name, colour, [(n, 100 * curve.law.at(n)) for n in at]))
         for end in (0, 1):
             edge = [(n, 100 * band[end]) for n, band in zip(at, bands, strict=True)]
             series.append((f"{curve.name}: 90 %", colour, edge))
+    return line_chart("mIoU over labels an image, with 90 % bands, %", series, x_label="labels an image")
+
+
+def html_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
+    """The plan as a page: the measured scores, the laws with their 90 % bands, the answers."""
+    rows = []
+    for colour, curve in enumerate(curves[:NUM_COLOURS]):
         for labels, mean, sd, runs in curve.summary():
             rows.append(
                 f"<tr><th scope=row>{swatch(colour)}{escape(curve.name)}</th><td>{labels:.3g}</td>"
@@ -213,7 +219,7 @@ def html_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
     body = (
         "<header><h1>How many labels?</h1></header><section>"
         + "".join(f"<p><b>{escape(text)}</b></p>" for text in answers)
-        + line_chart("mIoU over labels an image, with 90 % bands, %", series, x_label="labels an image")
+        + figure(curves)
         + f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
         + f"<pre>{escape(text_of(curves, target, cost))}</pre></section>"
     )

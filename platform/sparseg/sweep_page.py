@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sparseg.charts import Points, Series, bar_list, line_chart, page
+from sparseg import plan
+from sparseg.charts import Axis, Points, Series, bar_list, line_chart, page, parallel
 
 Trial = dict[str, Any]
 
@@ -37,12 +38,16 @@ def html_of(folder: Path) -> str:
             f"<pre>{escape(best['command'])}</pre></section>"
         )
     figures = [history(scored, metric)]
+    if found.get("cost"):
+        figures.append(pareto(scored, metric, found["cost"], found["front"]))
     if found.get("importances"):
         rows = [(name, [(0, share)]) for name, share in found["importances"].items()]
         figures.append(bar_list("What mattered (PED-ANOVA), share in %", rows))
     names = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
     figures += [one_field(scored, name, metric) for name in names]
     parts.append(f"<section><div class=charts>{''.join(figures)}</div></section>")
+    parts.append(f"<section>{coordinates(scored, names, metric)}</section>")
+    parts.append(_budget_curve(folder))
     parts.append(f"<section>{_table(trials, names, metric)}</section>")
     return page(found["sweep"], "\n".join(parts))
 
@@ -71,7 +76,55 @@ def history(trials: Sequence[Trial], metric: str) -> str:
             best = max(best, trial[metric])
             so_far.append((float(trial["number"]), 100 * best))
     series.append(("best so far", 1, so_far))
-    return line_chart(f"{metric} of every trial, %", [s for s in series if s[2]], x_label="trial")
+    shown = [each for each in series if each[2]]
+    return line_chart(f"{metric} of every trial, %", shown, x_label="trial", from_zero=False)
+
+
+def pareto(trials: Sequence[Trial], metric: str, cost: str, front: Sequence[int]) -> str:
+    """Every finished trial's score over its cost, and the line of those that no other beats in both."""
+    held = [trial for trial in trials if trial.get("cost") is not None]
+    points = sorted((float(trial["cost"]), 100 * trial[metric]) for trial in held)
+    best = sorted((float(trial["cost"]), 100 * trial[metric]) for trial in held if trial["number"] in front)
+    series: list[Series] = [("trial", 0, scattered(points)), ("no other beats it in both", 1, best)]
+    return line_chart(f"{metric} over {cost}, %", series, x_label=cost, from_zero=False)
+
+
+def axis_of(name: str, values: Sequence[Any]) -> Axis:
+    """Where each value stands between the lowest (0) and the highest (1) of its field, in its logarithm where
+    positive ones span a decade; options in the order of their names; None where nothing was drawn."""
+    short, given = name.split(".")[-1], [value for value in values if value is not None]
+    if any(isinstance(value, bool | str) for value in given):
+        options = sorted({str(value) for value in given})
+        at = {option: (n + 0.5) / len(options) for n, option in enumerate(options)}
+        return short, [None if v is None else at[str(v)] for v in values], [(y, o) for o, y in at.items()]
+    low, high = (min(given), max(given)) if given else (0.0, 0.0)
+    wide = low > 0 and high >= 10 * low
+    scale = math.log10 if wide else float
+    span = scale(high) - scale(low) or 1.0
+    marks = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")] if high > low else [(0.0, f"{low:.3g}")]
+    return short, [None if v is None else (scale(v) - scale(low)) / span for v in values], marks
+
+
+def coordinates(trials: Sequence[Trial], names: Sequence[str], metric: str) -> str:
+    """Parallel coordinates of the finished trials; the best fifth, at least one, is drawn last in a colour of
+    its own."""
+    held = sorted((t for t in trials if t["state"] == "finished"), key=lambda t: t[metric])
+    axes = [axis_of(name, [trial["params"].get(name) for trial in held]) for name in names]
+    axes.append(axis_of(f"{metric}, %", [100 * trial[metric] for trial in held]))
+    best = max(1, len(held) // 5)
+    colours = [1 if len(held) - place <= best else 7 for place in range(len(held))]
+    labels = [f"trial {trial['number']}: {100 * trial[metric]:.2f} %" for trial in held]
+    return parallel("Finished trials, the best fifth coloured", axes, colours, labels)
+
+
+def _budget_curve(folder: Path) -> str:
+    """Scores over labels an image, with their laws, where the sweep has enough budgets for them."""
+    try:
+        curves, _ = plan.curves_of([folder])
+    except (ValueError, KeyError, OSError):
+        return ""
+    hint = "<p>How many labels a target needs: <code>sparseg plan</code>.</p>"
+    return f"<section>{plan.figure(curves)}{hint}</section>"
 
 
 def one_field(trials: Sequence[Trial], name: str, metric: str) -> str:
@@ -90,7 +143,8 @@ def one_field(trials: Sequence[Trial], name: str, metric: str) -> str:
         (math.log10(v) if wide else float(v), 100 * t[metric]) for v, t in zip(values, held, strict=True)
     ]
     label = f"log10 {name}" if wide else name
-    return line_chart(f"{name}: {metric}, %", [(name, 0, scattered(sorted(points)))], x_label=label)
+    series: list[Series] = [(name, 0, scattered(sorted(points)))]
+    return line_chart(f"{name}: {metric}, %", series, x_label=label, from_zero=False)
 
 
 def _table(trials: Sequence[Trial], names: Sequence[str], metric: str) -> str:

@@ -6,8 +6,10 @@ A target that is no better than the prediction cannot teach it.  For every image
 network of the run's checkpoint; among the classes annotated in the image the most probable one of
 - P;
 - G with the image's own class means: sigma fixed, of each class (adaptive), or shared by the classes;
+  from the feature resized to image size instead; with a mean of its own for every labelled pixel (as many
+  components as a class has labels);
 - G with the means over all images (the memory), sigma shared;
-- the posterior with that memory, at several bandwidths.
+- the posterior with that memory, at several bandwidths; of pixels of which it is sure, too, with their share.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseg import checkpoint, evaluate, mixture, shards
+from sparseg.config import UNLABELLED
 
 BANDWIDTHS = (0.2, 0.4, 0.8)
+SURE = 0.9
+BLOCK = 4096  # pixels at a time, where features are resized to image size
 
 
 def read(data: shards.ShardedDataset, model: torch.nn.Module, count: int) -> list[dict[str, Any]]:
@@ -48,10 +53,38 @@ def read(data: shards.ShardedDataset, model: torch.nn.Module, count: int) -> lis
                 "p": mixture.pick(p_1KHW, slots),
                 "slots": slots,
                 "own": mixture.class_means(feature_1Dhw, labelled_1SHW),
+                "label": label_HW.long(),
                 "truth": mask_HW.long(),
             }
         )
     return items
+
+
+def nearest(feature_DHW: Tensor, centre_ND: Tensor, slot_N: Tensor, num_slots: int) -> Tensor:
+    """Minus the squared L1 distance to the nearest centre of each slot -> (1, S, H, W)."""
+    blocks = []
+    for block_BD in feature_DHW.flatten(1).T.split(BLOCK):
+        d_BN = torch.cdist(block_BD, centre_ND, p=1) / centre_ND.shape[1]
+        blocks.append(torch.stack([d_BN[:, slot_N == slot].amin(1) for slot in range(num_slots)], 1))
+    return -torch.cat(blocks).square().T.unflatten(1, feature_DHW.shape[1:])[None]
+
+
+def at_image_size(item: dict[str, Any]) -> dict[str, Tensor]:
+    """The targets for which the feature itself is resized."""
+    size = item["truth"].shape
+    feature_DHW = F.interpolate(item["feature"], size=size, mode="bilinear")[0]
+    num_slots = item["own"].shape[1]
+    y, x = torch.nonzero(item["label"] < UNLABELLED, as_tuple=True)
+    slot_of_class = {int(k): s for s, k in enumerate(item["slots"].class_BS[0])}
+    slot_N = torch.tensor([slot_of_class[int(k)] for k in item["label"][y, x]])
+    return {
+        "G, own means, at image size": nearest(
+            feature_DHW, item["own"][0], torch.arange(num_slots), num_slots
+        ),
+        "G, a component for each labelled pixel": nearest(
+            feature_DHW, feature_DHW[:, y, x].T, slot_N, num_slots
+        ),
+    }
 
 
 def targets(item: dict[str, Any], memory_KD: Tensor) -> dict[str, Tensor]:
@@ -70,7 +103,7 @@ def targets(item: dict[str, Any], memory_KD: Tensor) -> dict[str, Tensor]:
             for bandwidth in BANDWIDTHS:
                 r_1Shw = mixture.posterior(d2_1Shw, p_1Shw, valid, slots, bandwidth)
                 found[f"posterior, {name}, bandwidth {bandwidth}"] = r_1Shw
-    return found
+    return found | at_image_size(item)
 
 
 @torch.inference_mode()
@@ -95,13 +128,20 @@ def main() -> None:
         for name, value in targets(item, memory_KD).items():
             full = F.interpolate(value, size=item["truth"].shape, mode="bilinear")[0]
             predicted = item["slots"].class_BS[0][full.argmax(0)]
-            found = evaluate.confusion(predicted, item["truth"], num_classes)
-            counts[name] = counts.get(name, 0) + found
+            kept = {name: item["truth"]}
+            if name.startswith("posterior"):
+                sure = full.amax(0) > SURE
+                kept[f"{name}, above {SURE}"] = item["truth"].where(sure, num_classes)
+            for row, truth in kept.items():
+                found = evaluate.confusion(predicted, truth, num_classes)
+                counts[row] = counts.get(row, 0) + found
     print(f"{len(items)} images | pixel accuracy | mIoU | " + " | ".join(data.names))
     for name, confusion in counts.items():
         result = evaluate.scores(confusion, data.names)
         iou = " | ".join("-" if v is None else f"{100 * v:.0f}" for v in result["iou"].values())
-        print(f"| {name} | {100 * result['pixel_accuracy']:.1f} | {100 * result['miou']:.1f} | {iou} |")
+        share = result["pixels"] / evaluate.scores(counts["P"], data.names)["pixels"]
+        part = f" ({100 * share:.0f} % of the pixels)" if share < 1 else ""
+        print(f"| {name}{part} | {100 * result['pixel_accuracy']:.1f} | {100 * result['miou']:.1f} | {iou} |")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 from sparseg import config, flags
 from sparseg.exits import guarded
 from sparseg.sweep import runner
+from sparseg.sweep.cost import COSTS
 from sparseg.sweep.space import check_space, grid_of, load_file, points_of, space_of
 from sparseg.sweep.study import METRICS, Sweep, identity
 
-SAMPLERS = ("tpe", "random", "grid")
+SAMPLERS = ("tpe", "random", "grid", "cmaes")
 SCHEDULERS = ("asha", "median", "none")
 TRIALS = 20  # where neither --trials nor a grid says how many
 
@@ -72,17 +74,33 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
         grid=grid,
         trials=min(trials, len(grid)) if grid else trials,
         concurrent=own.concurrent,
-        scheduler=own.scheduler or ("none" if grid else "asha"),
+        scheduler=own.scheduler or ("none" if grid or own.cost else "asha"),
         sampler=sampler,
         metric=metric,
         seed=own.seed,
         seeds=tuple(own.seeds or ()),
         points=points_of(own.space, module, space),
         keep=own.keep,
+        cost=own.cost,
+        study_url=own.study,
     )
-    if sweep.seeds and "run.seed" in space:
-        raise ValueError(f"--seeds: {own.space} searches run.seed itself; give one or the other")
+    _check_together(own.space, sweep)
     return sweep, dry_run
+
+
+def _check_together(path: Path, sweep: Sweep) -> None:
+    """Raise ValueError for flags that exclude each other, or need a package that is not there."""
+    if sweep.seeds and "run.seed" in sweep.space:
+        raise ValueError(f"--seeds: {path} searches run.seed itself; give one or the other")
+    if sweep.cost and sweep.scheduler != "none":
+        raise ValueError(
+            f"--scheduler {sweep.scheduler}: with --cost no trial is ended early, because one that scores "
+            "less may cost less; give --scheduler none"
+        )
+    if sweep.cost and sweep.sampler == "cmaes":
+        raise ValueError("--sampler cmaes seeks one best score; with --cost give tpe, random or grid")
+    if sweep.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise ValueError("--sampler cmaes needs the package cmaes: pip install 'sparseg[cmaes]'")
 
 
 def _split(args: list[str] | None, description: str) -> tuple[argparse.Namespace, list[str]]:
@@ -109,6 +127,18 @@ def _split(args: list[str] | None, description: str) -> tuple[argparse.Namespace
         nargs="+",
         metavar="S",
         help="train every configuration with each of these seeds; its score is their mean",
+    )
+    add(
+        "--cost",
+        choices=COSTS,
+        help="also minimise the labelled pixels per image, or the seconds of training: results.json then "
+        "names the trials that no other beats in both",
+    )
+    add(
+        "--sweep.study",
+        dest="study",
+        help="where Optuna keeps the study: 'journal' is a log file in the sweep's folder, safe on disks "
+        "that nodes share, or a database's URL (default: SQLite in the folder)",
     )
     add(
         "--keep",

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import statistics
+import warnings
 from typing import Any
 
 import optuna
@@ -24,7 +25,8 @@ def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
         {
             "number": trial.number,
             "state": WORDS.get(trial.state, trial.state.name.lower()),
-            sweep.metric: trial.value if trial.state in FINISHED else None,
+            sweep.metric: trial.values[0] if trial.values and trial.state in FINISHED else None,
+            "cost": trial.values[1] if trial.values and sweep.cost else None,
             "params": trial.params,
             "sd": _spread(sweep, trial.user_attrs.get("scores", [])),
             "steps": trial.user_attrs.get("steps", trial.last_step),
@@ -41,6 +43,8 @@ def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
         "sweep": sweep.folder.name,
         "trainer": sweep.trainer.stem,
         "metric": sweep.metric,
+        "cost": sweep.cost,
+        "front": [trial.number for trial in study.best_trials] if sweep.cost else [],
         "wanted": sweep.trials,
         "trials": trials,
         "importances": _importances(study),
@@ -51,13 +55,13 @@ def summary(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
 def _importances(study: optuna.Study) -> dict[str, float]:
     """Share of each field that all finished trials have in what makes a trial one of the better ones."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < 5 or len({trial.value for trial in complete}) < 2:
+    if len(complete) < 5 or len({trial.values[0] for trial in complete}) < 2:
         return {}
-    return dict(
-        optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
-    )
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    # with two objectives it must be told which, and that one is taken as good where it is low
+    target = (lambda trial: -trial.values[0]) if len(study.directions) > 1 else None
+    with warnings.catch_warnings(action="ignore"):  # it says the latter
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
 
 
 def _spread(sweep: Sweep, scores: list[dict[str, Any]]) -> float | None:
@@ -100,16 +104,19 @@ def show(found: dict[str, Any]) -> None:
     metric, best = found["metric"], found["best"]
     names = list(dict.fromkeys(name for trial in found["trials"] for name in trial["params"]))
     table = rich.table.Table(title=f"{found['sweep']}: {len(found['trials'])} trials of {found['trainer']}")
-    for name in ("trial", "state", metric, "steps", *names):
+    for name in ("trial", "state", metric, *([found["cost"]] if found["cost"] else []), "steps", *names):
         table.add_column(name.partition(".")[2] or name, justify="left" if name == "state" else "right")
     for trial in sorted(found["trials"], key=lambda t: (t["state"] != "finished", -(t[metric] or 0))):
         score = "" if trial[metric] is None else f"{trial[metric]:.4f}"
         score += "" if trial["sd"] is None else f" ± {trial['sd']:.4f}"
         values = [trial["params"].get(name, "") for name in names]
+        marks = " *" if best and trial["number"] == best["number"] else ""
+        marks += " ^" if trial["number"] in found["front"] else ""
         table.add_row(
-            str(trial["number"]) + (" *" if best and trial["number"] == best["number"] else ""),
+            f"{trial['number']}{marks}",
             trial["state"],
             score,
+            *([f"{trial['cost']:.4g}" if trial["cost"] is not None else ""] if found["cost"] else []),
             str(trial["steps"] or ""),
             *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
@@ -120,6 +127,8 @@ def show(found: dict[str, Any]) -> None:
     for trial in found["trials"]:
         if trial["error"]:
             print(f"trial {trial['number']} failed: {trial['error']}")
+    if found["front"]:
+        print(f"^ no other trial has both a higher {metric} and fewer {found['cost']}")
     if best:
         print(f"best: trial {best['number']}, {metric} {best[metric]:.4f}, {best['folder']}")
         print(f"  {best['command']}")

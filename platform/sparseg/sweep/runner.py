@@ -19,6 +19,7 @@ from ray import tune
 from sparseg import config, launch, preparation
 from sparseg.exits import Interrupted, reason
 from sparseg.sweep import results
+from sparseg.sweep.cost import cost_of
 from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep
 
 
@@ -35,7 +36,19 @@ def run_trial(arguments: dict[str, Any]) -> None:
         except Exception as error:
             return tune.report({"error": reason(error)})
     means = {name: statistics.fmean(best[name] for best in found) for name in METRICS.values()}
-    return tune.report({**found[-1], **means, "scores": found, "finished": True})
+    ended = {**found[-1], **means, "scores": found, "finished": True}
+    if arguments["cost"]:
+        try:
+            ended["cost"] = cost_of(
+                arguments["cost"], [_folder(settings) for settings in arguments["configs"]]
+            )
+        except ValueError as error:
+            ended = {"error": str(error)}
+    return tune.report(ended)
+
+
+def _folder(settings: dict[str, Any]) -> Path:
+    return config.from_dict(settings).folder
 
 
 def run(sweep: Sweep) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -50,6 +51,8 @@ class Sweep:
     seeds: tuple[int, ...] = ()
     points: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     keep: str = "all"
+    cost: str | None = None  # what is minimised besides
+    study_url: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -84,6 +87,7 @@ def identity(sweep: Sweep) -> dict[str, Any]:
         "metric": sweep.metric,
         "grid": sweep.sampler == "grid",
         "seeds": list(sweep.seeds),
+        "cost": sweep.cost,
         **{f"space {name}": plain(entry) for name, entry in sweep.space.items()},
         **{name: value for name, value in fixed.items() if name == "run.seed" or not name.startswith(free)},
     }
@@ -114,22 +118,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def open_study(sweep: Sweep) -> optuna.Study:
-    """The study in STORAGE/SWEEP/study.db; a new one begins with the grid, or with the recipe itself."""
+    """The study, by default in STORAGE/SWEEP/study.db; a new one begins with the grid, or with POINTS and the
+    recipe itself.  Raises ValueError if its place cannot be used."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    study = optuna.create_study(
-        storage=f"sqlite:///{sweep.folder / 'study.db'}",
-        study_name=sweep.folder.name,
-        direction="maximize",
-        load_if_exists=True,
-    )
+    try:
+        study = optuna.create_study(
+            storage=_study_storage(sweep),
+            study_name=sweep.folder.name,
+            directions=["maximize", "minimize"] if sweep.cost else ["maximize"],
+            load_if_exists=True,
+        )
+    except Exception as error:
+        place, why = sweep.study_url or "study.db", " ".join(str(error).split())
+        raise ValueError(f"--sweep.study {place}: cannot be opened ({why})") from error
     # a study that goes on must not draw again what it drew at its start
-    seed = sweep.seed * 100_003 + len(study.trials)
-    study.sampler = (
-        optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-        if sweep.sampler == "tpe"
-        else optuna.samplers.RandomSampler(seed=seed)
-    )
+    study.sampler = _sampler(sweep.sampler, sweep.seed * 100_003 + len(study.trials))
     points = sweep.grid or []
     if not sweep.grid and not study.trials:
         recipe = _recipe_point(sweep)
@@ -137,6 +141,21 @@ def open_study(sweep: Sweep) -> optuna.Study:
     for point in points:
         study.enqueue_trial(point, skip_if_exists=True)
     return study
+
+
+def _study_storage(sweep: Sweep) -> Any:
+    if sweep.study_url == "journal":
+        return optuna.storages.JournalStorage(JournalFileBackend(str(sweep.folder / "study.log")))
+    return sweep.study_url or f"sqlite:///{sweep.folder / 'study.db'}"
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    match name:
+        case "tpe":
+            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        case "cmaes":  # options, and fields that are not always searched, are drawn at random
+            return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _pruner(scheduler: str, total_steps: int) -> optuna.pruners.BasePruner:
@@ -177,13 +196,13 @@ class StudySearch(Searcher):
         self.trials[trial_id] = trial
         overrides = fill(self.sweep.space, functools.partial(propose, trial))
         try:
-            return {"configs": trial_configs(self.sweep, trial.number, overrides)}
+            return {"configs": trial_configs(self.sweep, trial.number, overrides), "cost": self.sweep.cost}
         except ValueError as error:  # each value is allowed, not all of them together
             return {"error": str(error)}
 
     def stop(self, trial_id: str, result: Mapping[Any, Any]) -> bool:
         """Take in a validation; is the trial hopeless?  Called by Tune for every report."""
-        if self.key not in result or "finished" in result:
+        if self.key not in result or "finished" in result or self.sweep.cost:
             return False
         trial, step, total = self.trials[trial_id], result["step"], result["total_steps"]
         value = result[self.key]
@@ -210,7 +229,7 @@ class StudySearch(Searcher):
         if "finished" in result and math.isfinite(result[self.key]):
             trial.set_user_attr("steps", result["steps"])
             trial.set_user_attr("scores", result["scores"])
-            self.study.tell(trial, result[self.key])
+            self.study.tell(trial, [result[self.key], *([result["cost"]] if self.sweep.cost else [])])
         elif trial_id in self.pruned:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
