@@ -1,4 +1,4 @@
-"""Counts against a plain loop, probabilities against plain loops, the same counts on any number of ranks."""
+"""Probabilities against plain loops; the same counts on any number of ranks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparseg import shards
-from sparseg.config import IGNORED, UNLABELLED
-from sparseg.evaluate import confusion, evaluate, probabilities, scores, window_starts
+from sparseg.evaluate import check_views, evaluate, probabilities, window_starts
+from sparseg.metrics import Counts, confusion
 
 K = 3
 
@@ -30,9 +30,11 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.convolve = nn.Conv2d(3, K, 7, stride=4, padding=3)
         self.views: list[tuple[int, ...]] = []
+        self.images: list[int] = []
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         self.views.append(tuple(image.shape[2:]))
+        self.images.append(len(image))
         logits = self.convolve(image.float() / 64 - 2)
         ramp = torch.linspace(-1, 1, logits.shape[3])
         return logits, 3 * logits + ramp
@@ -44,38 +46,6 @@ def picture(H: int, W: int, B: int = 2) -> Tensor:
     )
 
 
-# ----------------------------------------------------------------------------------------------------- counts
-
-
-def test_confusion_equals_the_plain_loop() -> None:
-    random = torch.Generator().manual_seed(1)
-    prediction = torch.randint(0, K, (2, 9, 7), generator=random)
-    truth = torch.tensor([0, 1, 2, UNLABELLED, IGNORED], dtype=torch.uint8)[
-        torch.randint(0, 5, (2, 9, 7), generator=random)
-    ]
-    expected = [[0] * K for _ in range(K)]
-    for t, p in zip(truth.flatten().tolist(), prediction.flatten().tolist(), strict=True):
-        if t < K:
-            expected[t][p] += 1
-    found = confusion(prediction, truth, K)
-    assert found.tolist() == expected and found.dtype == torch.int64
-    assert confusion(prediction, torch.full_like(truth, IGNORED), K).sum() == 0
-
-
-def test_scores_by_hand() -> None:
-    """IoU 6 / (7 + 8 - 6), 5 / (7 + 6 - 5), class c in neither, class d predicted but never there: 0."""
-    counts = torch.tensor([[6, 1, 0, 0], [1, 5, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
-    found = scores(counts, ["a", "b", "c", "d"])
-    assert found["iou"] == {"a": pytest.approx(6 / 8), "b": pytest.approx(5 / 8), "c": None, "d": 0.0}
-    assert found["miou"] == pytest.approx((6 / 8 + 5 / 8 + 0) / 3)
-    assert (found["pixel_accuracy"], found["pixels"]) == (pytest.approx(11 / 14), 14)
-
-
-def test_scores_of_nothing_are_no_numbers() -> None:
-    found = scores(torch.zeros(K, K, dtype=torch.int64), ["a", "b", "c"])
-    assert found["miou"] != found["miou"] and found["iou"] == {"a": None, "b": None, "c": None}
-
-
 # ---------------------------------------------------------------------------------------------- probabilities
 
 
@@ -84,13 +54,14 @@ def whole(net: Net, image: Tensor) -> Tensor:
     return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False).softmax(1)
 
 
-def by_windows(net: Net, image: Tensor, window: int) -> Tensor:
+def by_windows(net: Net, image: Tensor, window: int, stride: int | None = None) -> Tensor:
     """Every window alone; its probabilities are added pixel by pixel and divided by how often it was seen."""
     B, _, H, W = image.shape
     height, width = min(window, H), min(window, W)
     total, seen = torch.zeros(B, K, H, W), torch.zeros(H, W)
-    for top in starts(H, height):
-        for left in starts(W, width):
+    step = stride or max(window * 2 // 3, 1)
+    for top in starts(H, height, step):
+        for left in starts(W, width, step):
             total[:, :, top : top + height, left : left + width] += whole(
                 net, image[:, :, top : top + height, left : left + width]
             )
@@ -99,12 +70,12 @@ def by_windows(net: Net, image: Tensor, window: int) -> Tensor:
     return total / seen
 
 
-def starts(length: int, window: int) -> list[int]:
+def starts(length: int, window: int, step: int) -> list[int]:
     places = []
     place = 0
     while place + window < length:
         places.append(place)
-        place += max(window * 2 // 3, 1)
+        place += step
     return [*places, length - window]
 
 
@@ -114,6 +85,7 @@ def plain(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window_px: int | None = None,
+    stride_px: int | None = None,
 ) -> Tensor:
     """The mean over scales and mirrored views of softmax at the view's size, resized to the image's."""
     H, W = image.shape[2:]
@@ -125,7 +97,7 @@ def plain(
         )
         for mirrored in [False, True] if flip else [False]:
             seen = torch.flip(view, [3]) if mirrored else view
-            p = whole(net, seen) if window_px is None else by_windows(net, seen, window_px)
+            p = whole(net, seen) if window_px is None else by_windows(net, seen, window_px, stride_px)
             p = torch.flip(p, [3]) if mirrored else p
             views.append(F.interpolate(p, (H, W), mode="bilinear", align_corners=False))
     return torch.stack(views).mean(0)
@@ -143,6 +115,8 @@ def plain(
         {"window_px": 24},
         {"window_px": 32},  # larger than the height, smaller than the width
         {"window_px": 45},
+        {"window_px": 16, "stride_px": 5},
+        {"window_px": 20, "stride_px": 20},
         {"window_px": 17, "flip": True, "scales": (0.5, 1.3)},
     ],
     ids=str,
@@ -166,13 +140,37 @@ def test_each_view_is_computed_once() -> None:
     assert net.views == [(24, 40)] * 2
 
 
+def test_every_window_is_computed_once_several_at_a_time() -> None:
+    net = Net().eval()
+    probabilities(net, picture(24, 40, B=1), window_px=16)  # 2 x 4 windows at 0 8 and 0 10 20 24
+    assert net.views == [(16, 16)] * 2 and net.images == [4, 4]
+
+
 @settings(deadline=None)
-@given(length=st.integers(1, 300), window=st.integers(1, 300))
-def test_windows_cover_everything_and_stay_inside(length: int, window: int) -> None:
+@given(length=st.integers(1, 300), window=st.integers(1, 300), stride=st.integers(1, 300))
+def test_windows_cover_everything_and_stay_inside(length: int, window: int, stride: int) -> None:
     window = min(window, length)
-    found = window_starts(length, window)
+    stride = min(stride, window)
+    found = window_starts(length, window, stride)
     assert found == sorted(set(found)) and found[0] == 0 and found[-1] + window == length
-    assert all(after - before <= max(window * 2 // 3, 1) for before, after in itertools.pairwise(found))
+    assert all(after - before <= stride for before, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ((0, None, [1.0]), "--window must be at least 1 pixel, got 0"),
+        ((16, 17, [1.0]), r"--stride must be between 1 and --window \(16\), got 17"),
+        ((None, 8, [1.0]), r"--stride must be between 1 and --window \(None\), got 8"),
+        ((16, 0, [1.0]), "got 0"),
+        ((None, None, [0.5, -1.0]), "--scales must be above 0, got 0.5 -1"),
+        ((None, None, []), "--scales must be above 0"),
+    ],
+)
+def test_views_that_leave_gaps_are_refused(views: tuple[Any, ...], message: str) -> None:
+    check_views(16, 16, [0.5])
+    with pytest.raises(ValueError, match=message):
+        check_views(*views)
 
 
 # ------------------------------------------------------------------------------------------------------ ranks
@@ -181,15 +179,21 @@ VAL = [(48, 48), (48, 48), (40, 52), (33, 61), (48, 48)]
 CALLS: dict[str, dict[str, Any]] = {"whole": {}, "views": {"window_px": 32, "flip": True}}
 
 
-def counts_on_ranks(rank: int, world: int, folder: str) -> dict[str, Tensor]:
+def counts_on_ranks(rank: int, world: int, folder: str) -> dict[str, list[Tensor]]:
     opened = shards.open(Path(folder) / "data")
     few = opened.splits["val"].select([0, 2])  # a rank of three has nothing
     device = torch.device("cpu")
     found = {
-        name: evaluate(Net(), opened.splits["val"], K, device=device, rank=rank, **views)
+        name: listed(
+            evaluate(Net(), opened.splits["val"], K, device=device, rank=rank, details=True, **views)
+        )
         for name, views in CALLS.items()
     }
-    return {**found, "few": evaluate(Net(), few, K, device=device, rank=rank)}
+    return {**found, "few": listed(evaluate(Net(), few, K, device=device, rank=rank))}
+
+
+def listed(counts: Counts) -> list[Tensor]:
+    return [counts.confusion_KK, counts.boundary_K2, counts.calibration_N3]
 
 
 @pytest.mark.slow
@@ -205,10 +209,13 @@ def test_counts_are_the_same_on_one_two_and_three_ranks(tmp_path: Path) -> None:
     valid = sum((H - 1) * W for H, W in VAL)  # the last row is void
     for world in ranks.values():
         for rank in world:
-            assert torch.equal(rank["whole"], expected) and expected.sum() == valid
-            for name in ("views", "few"):
-                assert torch.equal(rank[name], ranks[1][0][name])
-            assert rank["few"].sum() == 47 * 48 + 39 * 52
+            assert torch.equal(rank["whole"][0], expected) and expected.sum() == valid
+            for name in ("whole", "views", "few"):
+                for found, alone in zip(rank[name], ranks[1][0][name], strict=True):
+                    assert torch.equal(found, alone)
+            assert rank["whole"][2][:, 0].sum() == valid and rank["whole"][1].sum() > 0
+            assert rank["few"][0].sum() == 47 * 48 + 39 * 52
+            assert rank["few"][1].sum() == rank["few"][2].sum() == 0, "details that nobody asked for"
 
 
 def test_evaluate_leaves_batch_norm_statistics_alone(tmp_path: Path) -> None:

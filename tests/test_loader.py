@@ -27,6 +27,7 @@ from sparseg.loader import (
     share,
     training_batches,
     validation_batches,
+    validation_rows,
 )
 from sparseg.nodes import Node
 
@@ -215,7 +216,7 @@ def test_kept_labels_are_fewer_and_present_follows_them(folder: Path, data: shar
 def test_validation_gives_every_image_whole_once_in_order(data: shards.ShardedDataset) -> None:
     split = data.splits["val"]
     seen: list[int] = []
-    for rows, image_B3HW, label_BHW in validation_batches(split, [0, 1, 2, 3], largest=8):
+    for rows, image_B3HW, label_BHW in validation_batches(split, validation_rows(split)):
         seen += rows
         for row, image_3HW, label_HW in zip(rows, image_B3HW, label_BHW, strict=True):
             stored = split[row]
@@ -223,9 +224,10 @@ def test_validation_gives_every_image_whole_once_in_order(data: shards.ShardedDa
             assert (image_3HW.permute(1, 2, 0).numpy() == picture).all()
             assert (label_HW.numpy() == np.asarray(Image.open(io.BytesIO(stored["label"]["bytes"])))).all()
     assert seen == [0, 1, 2, 3]
-    found = [rows for rows, *_ in validation_batches(split, [0, 1, 2, 3], largest=8)]
-    assert found == [[0, 1], [2], [3]]
-    assert [rows for rows, *_ in validation_batches(split, [1, 3, 0], largest=2)] == [[1, 3], [0]]
+    assert validation_rows(split) == [[0, 1], [2], [3]]
+    assert validation_rows(split, largest=1) == [[0], [1], [2], [3]]
+    assert validation_rows(split.select([1, 0])) == [[0, 1]] and validation_rows(split.select([])) == []
+    assert [rows for rows, *_ in validation_batches(split, [[1, 0], [3]])] == [[1, 0], [3]]
     assert list(validation_batches(split, [])) == []
 
 

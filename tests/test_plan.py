@@ -108,7 +108,7 @@ def test_command_prints_the_plan_and_writes_a_page(
     for words in ("method agmm: mIoU = ", "55.0 % needs", "left out 20: predicted", "one more hour at 100"):
         assert words in output
     page = html.read_text()
-    assert "<svg" in page and "55.0 % needs" in page and "http" not in page
+    assert "<svg" in page and "55.0 % needs" in page and "://" not in page
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
-"""Prediction of files: any size and mode, nothing overwritten, failures counted; and the three pictures."""
+"""Prediction of files: any size and mode, nothing overwritten or done twice, failures counted."""
 
+import csv
+import functools
+import pickle
 import types
 
 import numpy as np
@@ -7,16 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from sparseg import checkpoint, evaluate, predict
-from sparseg.config import IGNORED, UNLABELLED
+from sparseg import checkpoint, evaluate, predict, shards
 
 PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
 
 
 @pytest.fixture
-def stub(monkeypatch):
+def stub(monkeypatch, tmp_path_factory):
     """A network whose class is 0 for dark, 1 for reddish and 2 for greenish pixels."""
     sizes = []
+
+    weights = tmp_path_factory.mktemp("networks")
+    for name in ("ckpt", "other"):
+        (weights / name).mkdir()
+        (weights / name / "model.safetensors").write_text(name)
 
     def probabilities(model, image_B3HW, *, window_px=None):
         assert model == "network" and image_B3HW.dtype == torch.uint8
@@ -26,6 +33,7 @@ def stub(monkeypatch):
 
     loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
+    monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / path)
     monkeypatch.setattr(evaluate, "probabilities", probabilities)
     return sizes
 
@@ -55,6 +63,7 @@ def test_folder_becomes_palette_pngs_overlays_and_probabilities(tmp_path, stub, 
         "one.npz",
         "one.png",
         "one_overlay.jpg",
+        "predictions.csv",
         "two.npz",
         "two.png",
         "two_overlay.jpg",
@@ -91,6 +100,8 @@ def test_any_mode_is_read_as_rgb(tmp_path, mode):
     image = predict.read_image(file)
     assert image.shape == (70, 70, 3) and image.dtype == np.uint8
     assert image[:, :20].mean() < 60 and image[:, 50:].mean() > 180  # dark stays dark
+    if mode == "I;16":
+        assert (image == shards.decode_image(file.read_bytes())).all(), "training reads it otherwise"
     if mode not in ("1", "P", "CMYK"):
         assert np.abs(image[..., 1].astype(int) - grey).max() <= 1
 
@@ -99,7 +110,7 @@ def test_glob_pattern_and_window(tmp_path, stub):
     for name in ("a1.png", "a2.png", "b.png"):
         Image.fromarray(picture(80, 80)).save(tmp_path / name)
     assert predict.predict_folder("ckpt", str(tmp_path / "a*.png"), tmp_path / "out", window_px=72) == 0
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a1.png", "a2.png"]
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.png")) == ["a1.png", "a2.png"]
     assert stub == [(80, 80, 72)] * 2
 
 
@@ -111,7 +122,7 @@ def test_unreadable_images_are_named_and_counted_and_the_others_written(tmp_path
     (source / "a.png").write_bytes(data[: len(data) // 2])
     (source / "b.jpg").write_text("hello")
     assert predict.predict_folder("ckpt", source, out) == 2
-    assert [file.name for file in out.iterdir()] == ["c.png"]
+    assert [file.name for file in out.glob("*.png")] == ["c.png"]
     err = capsys.readouterr().err
     assert f"{source / 'a.png'}: unreadable" in err and f"{source / 'b.jpg'}: unreadable" in err
     assert "1 of 3 images" in err and "2 could not be read" in err
@@ -156,57 +167,83 @@ def test_no_image_and_a_file_as_output_are_refused(tmp_path, stub):
         predict.predict_folder("ckpt", tmp_path / "image.png", tmp_path / "image.png")
 
 
-# ------------------------------------------------------------------------------------------------ pictures
+# ---------------------------------------------------------------------------------- the list, and going on
 
 
-def test_overlay_mixes_classes_and_leaves_codes_alone():
-    image = np.full((2, 2, 3), 100, np.uint8)
-    label = np.array([[1, 2], [UNLABELLED, IGNORED]], np.uint8)
-    mixed = predict.overlay(image, label, PALETTE, 0.25)
-    assert mixed[0].tolist() == [[125, 75, 75], [75, 125, 75]]
-    assert np.array_equal(mixed[1], image[1])
+def rows_of(folder):
+    with (folder / "predictions.csv").open(newline="") as file:
+        return {row["mask"]: row for row in csv.DictReader(file)}
 
 
-def test_clicks_are_seen_at_their_place_and_only_there():
-    image, label = np.full((64, 96, 3), 128, np.uint8), np.full((64, 96), UNLABELLED, np.uint8)
-    label[20, 70], label[0, 0] = 1, 2
-    drawn = predict.draw_clicks(image, label, PALETTE, zoom=2)
-    assert drawn.shape == (128, 192, 3)
-    assert np.abs(drawn[41, 141].astype(int) - PALETTE[1]).max() < 25
-    assert np.abs(drawn[0, 0].astype(int) - PALETTE[2]).max() < 25
-    touched = (np.abs(drawn.astype(int) - 128) > 4).any(-1)
-    assert 60 < touched.sum() < 700 and not touched[80:].any()
-    assert (
-        drawn[30:55, 130:155].min() < 20 and drawn[30:55, 130:155].min(-1).max() > 200
-    )  # dark and light rings
-    assert (image == 128).all()
+@pytest.fixture
+def three(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, share in (("a", 0), ("b", 1), ("c", 2)):
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[: 32 * share, :, 0] = 255
+        Image.fromarray(image).save(source / f"{name}.png")
+    return source
 
 
-def test_dense_labels_are_laid_over():
-    image, label = np.zeros((40, 40, 3), np.uint8), np.ones((40, 40), np.uint8)
-    assert predict.draw_clicks(image, label, PALETTE)[5, 5].tolist() == [160, 0, 0]
+def test_the_list_says_how_sure_every_prediction_is(tmp_path, stub, three):
+    assert predict.predict_folder("ckpt", three, tmp_path / "out") == 0
+    rows = rows_of(tmp_path / "out")
+    assert list(rows) == ["a.png", "b.png", "c.png"]
+    # logits 0.5, 2.55 or 0, 0: the largest probability is that of red, or of the dark class
+    red, dark = torch.tensor([0.5, 2.55, 0.0]).softmax(0).max(), torch.tensor([0.5, 0, 0]).softmax(0).max()
+    assert float(rows["c.png"]["confidence"]) == pytest.approx(float(red), abs=1e-4)
+    assert float(rows["b.png"]["confidence"]) == pytest.approx(float(red + dark) / 2, abs=1e-4)
+    assert [row["unsure"] for row in rows.values()] == ["1.0000", "0.5000", "0.0000"]
+    assert rows["a.png"]["image"] == str(three / "a.png")
 
 
-def test_panels_hold_every_picture_in_its_column(tmp_path):
-    red, green = np.zeros((50, 50, 3), np.uint8), np.zeros((25, 50, 3), np.uint8)
-    red[..., 0], green[..., 1] = 255, 255
-    columns = {"image": [red, red], "truth": [green, red]}
-    path = tmp_path / "deep" / "panel.png"
-    predict.panels(
-        columns, path, cell_px=100, legend={"a class with a long name": (0, 0, 255), "b": (9, 9, 9)}
-    )
-    sheet = np.asarray(Image.open(path))
-    assert sheet.shape[1] == 2 * 108 + 8
-    count = {
-        name: (sheet == colour).all(-1).sum() for name, colour in (("r", (255, 0, 0)), ("g", (0, 255, 0)))
-    }
-    assert count["r"] == 3 * 100 * 100 and count["g"] == 100 * 50
-    assert (sheet == (0, 0, 255)).all(-1).sum() > 100  # the legend
-    assert [file.name for file in path.parent.iterdir()] == ["panel.png"]
+def test_the_same_command_does_only_what_is_missing(tmp_path, stub, three, capsys):
+    out = tmp_path / "out"
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
+    whole = (out / "predictions.csv").read_bytes()
+    (out / "b_overlay.jpg").unlink()
+    text = (out / "predictions.csv").read_text().splitlines(keepends=True)
+    (out / "predictions.csv").write_text("".join(text[:-1]) + text[-1][:20])  # killed while it wrote c's row
+    stub.clear()
+    before = (out / "a.png").stat().st_mtime_ns
+    with pytest.raises(ValueError, match=r"b.png exists already, and predictions.csv does not say"):
+        predict.predict_folder("ckpt", three, out, overlay=True)  # b's row is there, one of its files is not
+    (out / "b.png").unlink(), (out / "c.png").unlink(), (out / "c_overlay.jpg").unlink()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
+    assert len(stub) == 2 and (out / "a.png").stat().st_mtime_ns == before
+    assert "1 of 3 images are there already" in capsys.readouterr().err
+    assert sorted((out / "predictions.csv").read_bytes().splitlines()) == sorted(whole.splitlines())
+    stub.clear()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0 and not stub
 
 
-def test_unequal_panels_are_refused(tmp_path):
-    for columns in ({}, {"a": []}, {"a": [np.zeros((4, 4, 3), np.uint8)], "b": []}):
-        with pytest.raises(ValueError, match="equally many"):
-            predict.panels(columns, tmp_path / "panel.png")
-    assert not (tmp_path / "panel.png").exists()
+@pytest.mark.parametrize(("checkpoint_", "views"), [("other", {}), ("ckpt", {"window_px": 32})])
+def test_another_network_or_other_settings_are_no_continuation(tmp_path, stub, three, checkpoint_, views):
+    predict.predict_folder("ckpt", three, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"a.png exists already.*--force"):
+        predict.predict_folder(checkpoint_, three, tmp_path / "out", **views)
+    stub.clear()
+    assert predict.predict_folder(checkpoint_, three, tmp_path / "out", force=True, **views) == 0
+    assert len(stub) == 3 and len(rows_of(tmp_path / "out")) == 3
+
+
+def test_rows_of_other_images_stay(tmp_path, stub, three):
+    predict.predict_folder("ckpt", three / "a.png", tmp_path / "out")
+    predict.predict_folder("ckpt", three / "c.png", tmp_path / "out")
+    assert list(rows_of(tmp_path / "out")) == ["a.png", "c.png"]
+
+
+def test_parts_by_workers_give_the_same_files_and_rows(tmp_path, stub, three):
+    (three / "d.png").write_text("no image")
+
+    def spread(task, parts):
+        task = pickle.loads(pickle.dumps(task))  # as to another process
+        return [task(part) for part in reversed(parts)]
+
+    assert predict.predict_folder("ckpt", three, tmp_path / "one") == 1
+    assert predict.predict_folder("ckpt", three, tmp_path / "many", spread=functools.partial(spread)) == 1
+    one, many = rows_of(tmp_path / "one"), rows_of(tmp_path / "many")
+    assert one == many and len(one) == 3
+    for name in one:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparseg import charts, report
+from sparseg import charts, records, report
 from sparseg.config import Config, to_dict, with_overrides
 
 
@@ -145,7 +145,7 @@ def test_torn_last_line_is_left_out_with_a_note(tmp_path):
     run = make_run(tmp_path, "a")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 30, "to')
-    record = report.read_run(run)
+    record = records.read_run(run)
     assert [line["step"] for line in record.train] == [10, 20]
     assert record.notes == ["1 torn line of metrics.jsonl left out"]
     _, page = write(tmp_path, [run])
@@ -154,7 +154,7 @@ def test_torn_last_line_is_left_out_with_a_note(tmp_path):
 
 def test_a_step_written_again_counts_once_with_its_last_value(tmp_path):
     lines = [{"kind": "val", "step": 5, "miou": 0.1}, {"kind": "val", "step": 5, "miou": 0.3}]
-    assert [line["miou"] for line in report.read_run(make_run(tmp_path, "a", lines=lines)).val] == [0.3]
+    assert [line["miou"] for line in records.read_run(make_run(tmp_path, "a", lines=lines)).val] == [0.3]
 
 
 def test_missing_and_not_finite_values_become_dashes(tmp_path):
@@ -172,7 +172,7 @@ def test_without_iou_json_the_best_validation_counts(tmp_path):
     ]
     run = make_run(tmp_path, "a", lines=lines)
     (run / "iou.json").write_text("{torn")
-    record = report.read_run(run)
+    record = records.read_run(run)
     assert record.best["miou"] == 0.7 and record.best["step"] == 2
     assert "iou.json is damaged" in record.notes
 

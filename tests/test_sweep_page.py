@@ -67,7 +67,7 @@ def test_everything_of_the_sweep_is_on_the_page(folder: Path, tmp_path: Path) ->
         "<title>trial 1: 52.00 %</title>",
     ):
         assert words in page, words
-    assert "http" not in page and "<script" not in page and "my <sweep>" not in page
+    assert "://" not in page and "<script" not in page and "my <sweep>" not in page
 
 
 def test_scattered_points_have_no_line_between_them() -> None:

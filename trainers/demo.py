@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sparseg import checkpoint, exits, launch, predict, report, shards, synthetic
+from sparseg import checkpoint, exits, launch, pictures, predict, report, shards, synthetic
 from sparseg.config import (
     Config,
     DataConfig,
@@ -151,13 +151,13 @@ def draw(options: Options, data: Path) -> Path:
         label = shards.decode_label(record["label"]["bytes"])
         truth = shards.decode_label(record["mask"]["bytes"])
         columns["image"].append(image)
-        columns["clicks"].append(predict.draw_clicks(image, label, dataset.palette, zoom=2))
+        columns["clicks"].append(pictures.draw_clicks(image, label, dataset.palette, zoom=2))
         for method, loaded in models.items():
             labels = predict.predict_image(loaded.model, image).argmax(0).astype(np.uint8)
-            columns[method].append(predict.overlay(image, labels, dataset.palette))
-        columns["truth"].append(predict.overlay(image, truth, dataset.palette))
+            columns[method].append(pictures.overlay(image, labels, dataset.palette))
+        columns["truth"].append(pictures.overlay(image, truth, dataset.palette))
     path = options.out / "overlays.png"
-    predict.panels(columns, path, legend=dict(zip(dataset.names, dataset.palette, strict=True)))
+    pictures.panels(columns, path, legend=dict(zip(dataset.names, dataset.palette, strict=True)))
     return path
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+
+from PIL import Image
 
 Points = list[tuple[float, float]]
 Series = tuple[str, int, Points]
@@ -124,6 +129,43 @@ def parallel(caption: str, axes: Sequence[Axis], colours: Sequence[int], names: 
     return f'<figure><figcaption>{escape(caption)}</figcaption><div class="scroll">{drawing}</div></figure>'
 
 
+def picture(caption: str, source: Path | bytes) -> str:
+    """A figure with the picture inside it.  Raises ValueError unless it is PNG, JPEG, GIF or WebP."""
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind, width = image.format, image.width
+    except (OSError, ValueError) as error:
+        raise ValueError(f"picture {caption!r}: not an image that can be shown ({error})") from error
+    if kind not in ("PNG", "JPEG", "GIF", "WEBP"):
+        raise ValueError(f"picture {caption!r}: must be PNG, JPEG, GIF or WebP, got {kind}")
+    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
+    size = f"max-width:{width}px;min-width:{min(width, 640)}px"  # scrolls sideways on a phone, not shrinks
+    shown = f'<img src="{uri}" alt="{escape(caption)}" style="{size}">'
+    return (
+        f'<figure class="picture"><div class="scroll">{shown}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def heat_table(caption: str, names: Sequence[str], rows: Sequence[Sequence[int]]) -> str:
+    """A square table of counts: each row in % of its sum, the deeper the colour the more."""
+    head = "".join(f'<th class="turned"><span>{escape(name)}</span></th>' for name in names)
+    body = []
+    for name, row in zip(names, rows, strict=True):
+        total = sum(row)
+        cells = "".join(
+            f'<td style="background:color-mix(in srgb,var(--c0) {100 * value / max(total, 1):.0f}%,'
+            f'transparent)" title="{value:,} pixels">{100 * value / total:.1f}</td>'
+            if total
+            else "<td>–</td>"
+            for value in row
+        )
+        body.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
+    table = f'<table class="heat"><tr><th></th>{head}</tr>{"".join(body)}</table>'
+    return f'<figure><figcaption>{escape(caption)}</figcaption><div class="scroll">{table}</div></figure>'
+
+
 def thin_out(points: Points) -> Points:
     """At most `MOST_POINTS` points: groups of neighbours, each replaced by the mean of its finite ones."""
     size = math.ceil(len(points) / MOST_POINTS)
@@ -209,6 +251,8 @@ svg{width:100%;max-width:620px;display:block}svg text{fill:var(--faint);font-siz
  align-items:center;font-size:14px}
 .bars .name{overflow-wrap:anywhere}.bar{background:var(--line);border-radius:4px;overflow:hidden}
 .bar i{display:block;height:13px}.bar i+i{margin-top:1px}
+.heat{width:auto;font-size:12px}.heat td{padding:4px 6px}.turned{vertical-align:bottom}
+.turned span{writing-mode:vertical-rl;transform:rotate(180deg)}
 .num{font-variant-numeric:tabular-nums;text-align:right}
 .num span{display:block;font-size:13px;line-height:14px}
 """

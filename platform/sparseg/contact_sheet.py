@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sparseg import predict, shards
+from sparseg import pictures, shards
 from sparseg.charts import page
 from sparseg.config import IGNORED, UNLABELLED
 
@@ -147,10 +147,10 @@ def picture_of(
     y, x = np.nonzero(label_HW < UNLABELLED)
     if len(y) > DENSE_SHARE * H * W:
         small_hw = _resized(label_HW, (w, h), Image.Resampling.NEAREST)
-        return predict.overlay(small_hw3, small_hw, palette)
+        return pictures.overlay(small_hw3, small_hw, palette)
     small_hw = np.full((h, w), UNLABELLED, np.uint8)
     small_hw[(2 * y + 1) * h // (2 * H), (2 * x + 1) * w // (2 * W)] = label_HW[y, x]
-    return predict.draw_clicks(small_hw3, small_hw, palette, dense_share=1.0)
+    return pictures.draw_clicks(small_hw3, small_hw, palette, dense_share=1.0)
 
 
 def _resized(array: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Confusion counts, IoU, and the prediction that they are counted from: whole image, windows, scales,
-flip."""
+"""The prediction for images of any size, whole, by windows, at several scales, mirrored; and a split's
+counts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseg import loader
+from sparseg import loader, metrics
+from sparseg.metrics import Counts
 from sparseg.mixture import world_size
+
+OnBatch = Callable[[Sequence[int], Tensor, Tensor, Tensor], None]
+TILE_BATCH = 8  # windows at a time on a GPU; on a CPU a batch gains nothing
 
 
 def probabilities(
@@ -22,13 +25,14 @@ def probabilities(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window_px: int | None = None,
+    stride_px: int | None = None,
 ) -> Tensor:
     """Class probabilities of whole images of any size -> (B, K, H, W) float32.
 
-    Softmax is taken once per view, at image size; views (scales, mirrored) are averaged.  window_px: a view
-    larger than this is covered by square windows at two thirds of their size, whose probabilities are
-    averaged where they overlap; None feeds the whole view.
-    """
+    Softmax is taken once per view, at image size; views (scales, mirrored) are averaged.  window_px: a
+    view larger than this is covered by square windows, `stride_px` (default: two thirds of their size)
+    apart and the last flush with the edge, whose probabilities are averaged where they overlap; None
+    feeds the whole view. Every window goes through the network once, several in a batch."""
     H, W = image_B3HW.shape[2:]
     total: Tensor | None = None
     for scale in scales:
@@ -37,7 +41,7 @@ def probabilities(
             size = (max(round(H * scale), 1), max(round(W * scale), 1))
             view = F.interpolate(image_B3HW.float(), size=size, mode="bilinear", align_corners=False)
         for mirrored in (False, True) if flip else (False,):
-            p = _view(model, view.flip(3) if mirrored else view, window_px)
+            p = _view(model, view.flip(3) if mirrored else view, window_px, stride_px)
             p = p.flip(3) if mirrored else p
             if p.shape[2:] != (H, W):
                 p = F.interpolate(p, size=(H, W), mode="bilinear", align_corners=False)
@@ -46,30 +50,45 @@ def probabilities(
     return total.div_(len(scales) * (2 if flip else 1))
 
 
-def _view(model: nn.Module, image_B3HW: Tensor, window_px: int | None) -> Tensor:
-    H, W = image_B3HW.shape[2:]
+def _view(model: nn.Module, image_B3HW: Tensor, window_px: int | None, stride_px: int | None) -> Tensor:
+    B, _, H, W = image_B3HW.shape
     if window_px is None or (window_px >= H and window_px >= W):
         return _softmax_at_image_size(model, image_B3HW)
     height, width = min(window_px, H), min(window_px, W)
-    tops, lefts = window_starts(H, height), window_starts(W, width)
+    stride = stride_px or max(window_px * 2 // 3, 1)
+    areas = [
+        (slice(top, top + height), slice(left, left + width))
+        for top in window_starts(H, height, stride)
+        for left in window_starts(W, width, stride)
+    ]
     total: Tensor | None = None
     count_HW = image_B3HW.new_zeros(H, W, dtype=torch.float32)
-    for top in tops:
-        for left in lefts:
-            area = (slice(top, top + height), slice(left, left + width))
-            p = _softmax_at_image_size(model, image_B3HW[:, :, area[0], area[1]])
+    at_once = max(TILE_BATCH // B, 1) if image_B3HW.is_cuda else 1
+    for start in range(0, len(areas), at_once):
+        part = areas[start : start + at_once]
+        tiles = torch.cat([image_B3HW[:, :, rows, columns] for rows, columns in part])
+        for (rows, columns), p in zip(part, _softmax_at_image_size(model, tiles).split(B), strict=True):
             if total is None:
-                total = p.new_zeros(p.shape[0], p.shape[1], H, W)
-            total[:, :, area[0], area[1]] += p
-            count_HW[area] += 1
+                total = p.new_zeros(B, p.shape[1], H, W)
+            total[:, :, rows, columns] += p
+            count_HW[rows, columns] += 1
     assert total is not None
     return total.div_(count_HW)
 
 
-def window_starts(length: int, window: int) -> list[int]:
-    """Starts of windows that cover [0, length) at two thirds of their size, the last flush with the end."""
-    step = max(window * 2 // 3, 1)
-    return [*range(0, length - window, step), length - window]
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Starts of windows that cover [0, length) at most `stride` apart, the last flush with the end."""
+    return [*range(0, length - window, stride), length - window]
+
+
+def check_views(window_px: int | None, stride_px: int | None, scales: Sequence[float]) -> None:
+    """Raise ValueError naming the flag if windows would leave gaps, or a scale is none."""
+    if window_px is not None and window_px < 1:
+        raise ValueError(f"--window must be at least 1 pixel, got {window_px}")
+    if stride_px is not None and (window_px is None or not 1 <= stride_px <= window_px):
+        raise ValueError(f"--stride must be between 1 and --window ({window_px}), got {stride_px}")
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"--scales must be above 0, got {' '.join(f'{scale:g}' for scale in scales)}")
 
 
 def _softmax_at_image_size(model: nn.Module, image_B3HW: Tensor) -> Tensor:
@@ -77,29 +96,6 @@ def _softmax_at_image_size(model: nn.Module, image_B3HW: Tensor) -> Tensor:
     if logits.shape[2:] != image_B3HW.shape[2:]:
         logits = F.interpolate(logits, size=image_B3HW.shape[2:], mode="bilinear", align_corners=False)
     return logits.softmax(1)
-
-
-def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
-    """Counts of valid pixels, rows = truth, columns = prediction -> (K, K) int64."""
-    valid = truth < num_classes
-    pairs = truth[valid].long() * num_classes + prediction[valid].long()
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def scores(confusion_KK: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """{miou, pixel_accuracy, iou: {name: value}}; a class in neither truth nor prediction is None and not
-    averaged."""
-    counts = confusion_KK.double().cpu()
-    hit_K = counts.diag()
-    iou_K = hit_K / (counts.sum(0) + counts.sum(1) - hit_K)
-    total = counts.sum().item()
-    iou = {name: None if value.isnan() else value.item() for name, value in zip(names, iou_K, strict=True)}
-    return {
-        "miou": iou_K.nanmean().item(),
-        "pixel_accuracy": hit_K.sum().item() / total if total else float("nan"),
-        "iou": iou,
-        "pixels": int(total),
-    }
 
 
 @torch.inference_mode()
@@ -110,23 +106,25 @@ def evaluate(
     *,
     device: torch.device,
     rank: int = 0,
+    batches: Sequence[Sequence[int]] | None = None,
+    details: bool = False,
     autocast: torch.dtype | None = None,
-    on_batch: Callable[[], None] = lambda: None,
+    on_batch: OnBatch = lambda rows, image_B3HW, p_BKHW, truth_BHW: None,
     **views: Any,
-) -> Tensor:
-    """Confusion counts of a split over all ranks, every image exactly once -> (K, K) int64 on the CPU.
+) -> Counts:
+    """Counts of a split, every image exactly once, summed over the ranks of the process group, on the CPU.
 
-    `views` go to `probabilities`; `on_batch` is called after every batch.  Ranks may hold
-    unequal numbers of images, or none.
-    """
+    batches: rows to take instead of this rank's share of `loader.validation_rows`.  Ranks may hold unequal
+    numbers of images, or none.  details: boundary and calibration counts, too.  `views` go to
+    `probabilities`; `on_batch` hears of every batch: its rows, images, probabilities and truth."""
     model.eval()
-    counts_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    rows = loader.share(range(len(split)), rank, world_size())
-    for _, image, label in loader.validation_batches(split, rows):
+    counts = Counts.zeros(num_classes, device)
+    if batches is None:
+        batches = loader.share(loader.validation_rows(split), rank, world_size())
+    for rows, image, label in loader.validation_batches(split, batches):
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             p_BKHW = probabilities(model, image.to(device, non_blocking=True), **views)
-        counts_KK += confusion(p_BKHW.argmax(1), label.to(device, non_blocking=True), num_classes)
-        on_batch()
-    if world_size() > 1:
-        dist.all_reduce(counts_KK)
-    return counts_KK.cpu()
+        truth_BHW = label.to(device, non_blocking=True)
+        counts += metrics.count(p_BKHW, truth_BHW, details=details)
+        on_batch(rows, image, p_BKHW, truth_BHW)
+    return counts.over_ranks()

@@ -199,6 +199,35 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
     return result
 
 
+def spread(task: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> Iterator[Any]:
+    """task(part) of every part, on `workers` Ray workers at a time -> the results as they come.
+
+    Raises what a task raised, ValueError if the cluster cannot hold so many workers.
+    """
+    import ray
+
+    gpus = start_ray(config.with_overrides(Config(), {"resources.workers": 1}))
+    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    if workers > sum(cpus):
+        raise ValueError(f"--workers {workers} need a CPU each, the cluster has CPU {sum(cpus):g}; lower it")
+    each = max(1, int(min(sum(cpus) // workers, max(cpus))))
+    remote = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
+    waiting, running = list(reversed(parts)), list[Any]()
+    while waiting or running:
+        while waiting and len(running) < workers:
+            running.append(remote.remote(task, waiting.pop(), each))
+        done, running = ray.wait(running)
+        try:
+            yield ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+
+def _part(task: Callable[[Any], Any], part: Any, threads: int) -> Any:
+    torch.set_num_threads(threads)
+    return task(part)
+
+
 def start_ray(settings: Config, *, runs: int = 1) -> float:
     """Join the cluster, or start a local one, and see that it can hold `runs` runs at once -> GPUs per
     worker.

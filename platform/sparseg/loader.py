@@ -243,20 +243,32 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
         thread.join()
 
 
-def validation_batches(
-    split: Any, rows: Sequence[int], largest: int = 8
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Whole images and dense labels in row order: (rows, image_B3HW, label_BHW); only equal sizes share a
-    batch."""
-    start = 0
+def validation_rows(split: Any, largest: int = 8) -> list[list[int]]:
+    """The rows of a split in batches: neighbours of equal size, at most `largest`.
+
+    They do not depend on the number of ranks, which share whole batches: kernels round otherwise for another
+    batch size, and a pixel on the fence would change sides.
+    """
+    batches: list[list[int]] = []
     columns = split.select_columns(["height", "width"]).with_format("numpy")[:]
-    size_N2 = np.stack([columns["height"], columns["width"]], 1)
-    while start < len(rows):
-        stop = start + 1
-        while stop < min(start + largest, len(rows)) and (size_N2[rows[stop]] == size_N2[rows[start]]).all():
-            stop += 1
-        records = [split[row] for row in rows[start:stop]]
+    sizes = (
+        list(zip(columns["height"].tolist(), columns["width"].tolist(), strict=True)) if len(split) else []
+    )
+    for row, size in enumerate(sizes):
+        if batches and len(batches[-1]) < largest and sizes[batches[-1][0]] == size:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def validation_batches(
+    split: Any, batches: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Whole images of equal size and their dense labels, a batch after the other: (rows, image_B3HW,
+    label_BHW)."""
+    for rows in batches:
+        records = [split[row] for row in rows]
         images = np.stack([shards.decode_image(record["image"]["bytes"]) for record in records])
         labels = np.stack([shards.decode_label(record["label"]["bytes"]) for record in records])
-        yield list(rows[start:stop]), torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
-        start = stop
+        yield list(rows), torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)

@@ -15,7 +15,7 @@ import numpy as np
 from sparseg import budget
 from sparseg.budget import Floats, Law
 from sparseg.charts import NUM_COLOURS, Points, line_chart, page, swatch
-from sparseg.report import RunRecord, differing_fields, read_run
+from sparseg.records import RunRecord, differing_fields, read_run
 
 BUDGET_FIELDS = ("data.random_pixels", "data.clicks_per_class", "data.keep_labels")
 NOT_THE_METHOD = (

@@ -1,31 +1,69 @@
-"""Images -> label PNGs, overlays and probabilities; and the pictures that predictions are looked at with."""
+"""Images -> label PNGs, overlays, probabilities, and how sure each prediction is."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import functools
 import glob
+import hashlib
 import io
-import os
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rich.console
+import rich.progress
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from sparseg import checkpoint as checkpoints
-from sparseg import evaluate, shards
-from sparseg.config import UNLABELLED
+from sparseg import evaluate, pictures, shards
+from sparseg.pictures import Array, write_whole
 
-Array = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 """File names that count as images when a folder is given."""
-MANY_DOTS = 40  # on one image; dots get smaller beyond
 SMALLEST_PX = 64  # a smaller image is padded by repetition: the deepest map keeps at least two cells
+LIST_FILE = "predictions.csv"
+COLUMNS = ("image", "mask", "confidence", "unsure", "settings")
+UNSURE = 0.5  # pixels whose most probable class has less are counted as unsure
+PART_IMAGES = 32  # of a worker's turn, at most
 
-# ------------------------------------------------------------------------------------------------ prediction
+Row = dict[str, Any]
+"""COLUMNS of an image, or its `error`."""
+Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Calls a function on every part, anywhere, and gives the results as they come."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is written of every image, and how it is predicted; plain data, for workers."""
+
+    checkpoint: str
+    folder: str
+    overlay: bool
+    probabilities: bool
+    views: Mapping[str, Any]  # of `evaluate.probabilities`
+
+    @property
+    def kinds(self) -> list[str]:
+        """What follows the image's stem in the names of its files."""
+        return [
+            ".png",
+            *(["_overlay.jpg"] if self.overlay else []),
+            *([".npz"] if self.probabilities else []),
+        ]
+
+    @functools.cached_property
+    def settings(self) -> str:
+        """A short name of the network and of all that changes the outcome."""
+        weights = checkpoints.resolve(self.checkpoint) / "model.safetensors"
+        told = [shards.checksum(weights), self.overlay, self.probabilities, sorted(self.views.items())]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def predict_folder(
@@ -36,51 +74,87 @@ def predict_folder(
     overlay: bool = False,
     probabilities: bool = False,
     force: bool = False,
-    window_px: int | None = None,
-    device: str | None = None,
+    spread: Spread | None = None,
+    **views: Any,
 ) -> int:
     """Write OUT/STEM.png (palette PNG of class ids) for every image -> the number of images that failed.
 
-    ``images`` is a file, a folder (not its subfolders) or a glob pattern.  ``overlay`` adds STEM_overlay.jpg,
-    ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.  ``window_px`` covers
-    large images by windows of that size.  An unreadable image is named on stderr, counted and skipped.
+    ``images`` is a file, a folder (not its subfolders) or a glob pattern.  ``overlay`` adds
+    STEM_overlay.jpg, ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.
+    OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, and the share
+    of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again.
+    ``spread`` hands the work to workers; ``views`` go to `evaluate.probabilities`.  An unreadable image is
+    named on stderr, counted and skipped.
 
     Raises ValueError, before anything is written, if there is no image, if two share a stem, if an output
     exists (allowed with ``force``) or would replace an input, or if the checkpoint cannot be read.
     """
     files, folder = list_images(images), Path(out)
-    kinds = [".png", *(["_overlay.jpg"] if overlay else []), *([".npz"] if probabilities else [])]
-    _check_outputs(files, folder, kinds, force)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = checkpoints.load_model(checkpoint, device)
+    checkpoints.load_model(checkpoint)
+    job = Job(str(checkpoint), str(folder), overlay, probabilities, views)
+    _check_outputs(files, folder, job.kinds)
+    rows = {} if force else _finished(folder, job)
+    missing = [file for file in files if str(file.resolve()) not in rows]
+    if not force:
+        _refuse_existing(missing, folder, job.kinds)
     folder.mkdir(parents=True, exist_ok=True)
+    if len(missing) < len(files):
+        print(f"{len(files) - len(missing)} of {len(files)} images are there already", file=sys.stderr)
+    results = _predicted(job, missing) if spread is None else _by_workers(job, missing, spread)
     failures = 0
-    for number, file in enumerate(files, 1):
-        try:
-            image_HW3 = read_image(file)
-        except ValueError as error:
-            print(f"\r{error}", file=sys.stderr)
-            failures += 1
-            continue
-        p_KHW = predict_image(loaded.model, image_HW3, device, window_px)
-        label_HW = p_KHW.argmax(0).astype(np.uint8)
-        _write(folder / f"{file.stem}.png", shards.encode_label(label_HW, loaded.palette))
-        if overlay:
-            picture = _encode(_blend(image_HW3, label_HW, loaded.palette, 0.55), "JPEG")
-            _write(folder / f"{file.stem}_overlay.jpg", picture)
-        if probabilities:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, probabilities=p_KHW.astype(np.float16), names=np.array(loaded.names))
-            _write(folder / f"{file.stem}.npz", buffer.getvalue())
-        if sys.stderr.isatty() or number % 50 == 0:
-            print(f"\r{number}/{len(files)} images", end="", file=sys.stderr, flush=True)
+    with _Listing(folder, {str(file.resolve()) for file in missing}) as listing:
+        for row in _with_progress(results, len(missing)):
+            if "error" in row:
+                print(row["error"], file=sys.stderr)
+                failures += 1
+            else:
+                listing.add(row)
     refused = f", {failures} could not be read" if failures else ""
-    print(f"\r{len(files) - failures} of {len(files)} images -> {folder}{refused}", file=sys.stderr)
+    print(f"{len(files) - failures} of {len(files)} images -> {folder}{refused}", file=sys.stderr)
     return failures
 
 
+def _by_workers(job: Job, files: Sequence[Path], spread: Spread) -> Iterator[Row]:
+    size = max(min(len(files) // 16, PART_IMAGES), 1)
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    for rows in spread(functools.partial(predict_part, job), parts):
+        yield from rows
+
+
+def predict_part(job: Job, files: Sequence[Path]) -> list[Row]:
+    """Predict some images and write their files -> their rows; what a worker does."""
+    return list(_predicted(job, files))
+
+
+def _predicted(job: Job, files: Sequence[Path]) -> Iterator[Row]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = checkpoints.load_model(job.checkpoint, device) if files else None
+    for file in files:
+        assert loaded is not None
+        try:
+            image_HW3 = read_image(file)
+        except ValueError as error:
+            yield {"error": str(error)}
+            continue
+        p_KHW = predict_image(loaded.model, image_HW3, device, **job.views)
+        stem = Path(job.folder) / file.stem
+        label_HW, confidence_HW = p_KHW.argmax(0).astype(np.uint8), p_KHW.max(0)
+        if job.overlay:
+            picture = pictures.encode(pictures.overlay(image_HW3, label_HW, loaded.palette), "JPEG")
+            write_whole(stem.with_name(f"{file.stem}_overlay.jpg"), picture)
+        if job.probabilities:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, probabilities=p_KHW.astype(np.float16), names=np.array(loaded.names))
+            write_whole(stem.with_name(f"{file.stem}.npz"), buffer.getvalue())
+        mask = stem.with_name(f"{file.stem}.png")
+        write_whole(mask, shards.encode_label(label_HW, loaded.palette))
+        sure, unsure = float(confidence_HW.mean()), float((confidence_HW < UNSURE).mean())
+        numbers = {"confidence": f"{sure:.4f}", "unsure": f"{unsure:.4f}"}
+        yield {"image": str(file.resolve()), "mask": mask.name, **numbers, "settings": job.settings}
+
+
 def predict_image(
-    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", window_px: int | None = None
+    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
 ) -> NDArray[np.float32]:
     """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size."""
     H, W, _ = image_HW3.shape
@@ -91,8 +165,76 @@ def predict_image(
             torch.uint8
         )
     with torch.inference_mode():
-        p_1KHW = evaluate.probabilities(model, image_13HW, window_px=window_px)
+        p_1KHW = evaluate.probabilities(model, image_13HW, **views)
     return np.ascontiguousarray(p_1KHW[0, :, :H, :W].float().cpu().numpy())
+
+
+def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """The rows, with a bar on a terminal, or a line now and then elsewhere."""
+    console = rich.console.Console(stderr=True)
+    if not console.is_terminal:
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number % 50 == 0:
+                print(f"{number}/{total} images", file=sys.stderr, flush=True)
+        return
+    columns = (
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress("images", *columns, console=console, transient=True) as progress:
+        yield from progress.track(rows, total=total)
+
+
+# ------------------------------------------------------------------------------------------------ the list
+
+
+class _Listing:
+    """OUT/predictions.csv: keeps the rows of other images, takes a row for each new one, at once on disk."""
+
+    def __init__(self, folder: Path, replaced: set[str]) -> None:
+        path = folder / LIST_FILE
+        kept = [row for row in _rows_of(path) if row["image"] not in replaced]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_whole(path, text.getvalue().encode())
+        self.file = path.open("a", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, COLUMNS)
+
+    def __enter__(self) -> _Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def add(self, row: Row) -> None:
+        """Append the row of an image whose files are written."""
+        self.writer.writerow(row)
+        self.file.flush()
+
+
+def _rows_of(path: Path) -> list[Row]:
+    """Complete rows: the last line of a command that was killed may be cut."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+
+
+def _finished(folder: Path, job: Job) -> dict[str, Row]:
+    """By the image's path: rows of this job whose files are all there."""
+    stems = ((row, row["mask"].removesuffix(".png")) for row in _rows_of(folder / LIST_FILE))
+    return {
+        row["image"]: row
+        for row, stem in stems
+        if row["settings"] == job.settings and all((folder / f"{stem}{kind}").is_file() for kind in job.kinds)
+    }
+
+
+# --------------------------------------------------------------------------------------------------- files
 
 
 def list_images(images: str | Path) -> list[Path]:
@@ -124,15 +266,15 @@ def read_image(file: Path) -> Array:
             image.load()
             if image.mode[0] in "IF":
                 values = np.asarray(image, dtype=np.float64)
-                scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
-                return np.repeat(np.clip(values * scale, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+                values = values / 257 if values.max(initial=0) > 255 else values  # as in training: shards
+                return np.repeat(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file}: unreadable or truncated image ({error})".replace("\n", " ")) from error
 
 
-def _check_outputs(files: list[Path], folder: Path, kinds: list[str], force: bool) -> None:
-    """Raises ValueError if results would replace each other, an input, or (without force) earlier ones."""
+def _check_outputs(files: Sequence[Path], folder: Path, kinds: Sequence[str]) -> None:
+    """Raises ValueError if results would replace each other or an input."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; the predictions need a folder")
     sources = {file.resolve() for file in files}
@@ -147,130 +289,12 @@ def _check_outputs(files: list[Path], folder: Path, kinds: list[str], force: boo
         for target in (folder / f"{file.stem}{kind}" for kind in kinds):
             if target.resolve() in sources:
                 raise ValueError(f"{target} is one of the images; name another output folder")
-            if target.exists() and not force:
-                raise ValueError(
-                    f"{target} exists already; name another output folder, or overwrite with --force"
-                )
 
 
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def _encode(image_HW3: Array, format_: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image_HW3).save(buffer, format=format_, quality=92)
-    return buffer.getvalue()
-
-
-# -------------------------------------------------------------------------------------------------- pictures
-
-
-def overlay(image_HW3: Array, label_HW: Array, palette: Sequence[Colour], alpha: float = 0.55) -> Array:
-    """The image with each class tinted in its colour (share ``alpha``, 0..1) -> (H, W, 3) uint8.
-
-    Pixels without a class (codes 254, 255) stay as they are.
-    """
-    table = np.zeros((256, 3), np.float32)
-    table[: len(palette)] = palette
-    share_HW1 = np.where(label_HW < len(palette), np.float32(alpha), np.float32(0))[..., None]
-    return np.rint(image_HW3 * (1 - share_HW1) + table[label_HW] * share_HW1).astype(np.uint8)
-
-
-_blend = overlay  # `predict_folder` has a flag of the same name
-
-
-def draw_clicks(
-    image_HW3: Array,
-    label_HW: Array,
-    palette: Sequence[Colour],
-    *,
-    zoom: int = 1,
-    dense_share: float = 0.01,
-) -> Array:
-    """The image, enlarged ``zoom`` times, with a ringed dot per labelled pixel -> (zoom H, zoom W, 3) uint8.
-
-    Dots are smaller where there are many; those of a class that touch share their ring, so that a stroke is a
-    thick line with a rim.  Labels too dense for dots (over ``dense_share`` of the pixels: blocks, masks) are
-    laid over instead.
-    """
-    H, W = label_HW.shape
-    y, x = np.nonzero(label_HW < UNLABELLED)
-    size = (W * zoom, H * zoom)
-    if len(y) > max(dense_share * H * W, 8):
-        dense = Image.fromarray(overlay(image_HW3, label_HW, palette, 0.8))
-        return np.asarray(dense.resize(size, Image.Resampling.NEAREST))
-    # drawn at twice the size and reduced: round dots without steps
-    canvas = Image.fromarray(image_HW3).resize((size[0] * 2, size[1] * 2), Image.Resampling.BICUBIC)
-    crowd = min(1.0, max(0.3, (MANY_DOTS / max(len(y), 1)) ** 0.5))
-    draw, radius = ImageDraw.Draw(canvas), max(5.0, 0.032 * 2 * zoom * min(H, W) * crowd)
-    rings = ((1.0, (0, 0, 0)), (0.86, (255, 255, 255)), (0.66, None))
-    for klass in np.unique(label_HW[y, x]):
-        own = label_HW[y, x] == klass
-        centres = np.stack([x[own], y[own]], axis=1) * 2 * zoom + zoom
-        for share, ring in rings:
-            r = radius * share
-            for centre_x, centre_y in centres:
-                box = (centre_x - r, centre_y - r, centre_x + r, centre_y + r)
-                draw.ellipse(box, fill=ring or tuple(palette[klass]))
-    return np.asarray(canvas.resize(size, Image.Resampling.BOX))
-
-
-def panels(
-    columns: Mapping[str, Sequence[Array]],
-    path: str | Path,
-    *,
-    cell_px: int = 224,
-    legend: Mapping[str, Colour] | None = None,
-) -> None:
-    """Write one PNG: a labelled column per entry, one picture (H, W, 3) uint8 per row, ``cell_px`` wide.
-
-    ``legend`` (class name -> colour) is drawn below.  Raises ValueError if columns are empty or unequal.
-    """
-    lengths = {name: len(pictures) for name, pictures in columns.items()}
-    if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(
-            f"{path}: panels need columns with equally many pictures, at least one; got {lengths}"
-        )
-    count, gap, header = next(iter(lengths.values())), 8, 34
-    heights = [
-        max(round(cell_px * column[row].shape[0] / column[row].shape[1]) for column in columns.values())
-        for row in range(count)
-    ]
-    width, font = len(columns) * (cell_px + gap) + gap, ImageFont.load_default(size=17)
-    entries = _legend_layout(legend or {}, width - 2 * gap, font)
-    footer = (entries[-1][1] + 30 if entries else 0) + gap
-    sheet = Image.new("RGB", (width, header + sum(heights) + gap * (count - 1) + footer), (252, 252, 250))
-    draw = ImageDraw.Draw(sheet)
-    for number, (name, pictures) in enumerate(columns.items()):
-        left, top = gap + number * (cell_px + gap), header
-        draw.text((left + cell_px / 2, header / 2), name, fill=(30, 32, 36), font=font, anchor="mm")
-        for picture, height in zip(pictures, heights, strict=True):
-            own = (cell_px, round(cell_px * picture.shape[0] / picture.shape[1]))
-            sheet.paste(Image.fromarray(picture).resize(own, Image.Resampling.BICUBIC), (left, top))
-            top += height + gap
-    bottom = header + sum(heights) + gap * count
-    for (x, y), (name, colour) in zip(entries, (legend or {}).items(), strict=True):
-        at = (gap + x, bottom + y + 4, gap + x + 16, bottom + y + 20)
-        draw.rounded_rectangle(at, 4, fill=tuple(colour), outline=(90, 90, 90))
-        draw.text((at[2] + 7, bottom + y + 12), name, fill=(30, 32, 36), font=font, anchor="lm")
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", optimize=True)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _write(Path(path), buffer.getvalue())
-
-
-def _legend_layout(
-    legend: Mapping[str, Colour], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> list[tuple[int, int]]:
-    """Where each entry starts (x, y), wrapped at ``width`` pixels."""
-    places, x, y = [], 0, 0
-    for name in legend:
-        needed = round(font.getlength(name)) + 46
-        if x and x + needed > width:
-            x, y = 0, y + 26
-        places.append((x, y))
-        x += needed
-    return places
+def _refuse_existing(files: Sequence[Path], folder: Path, kinds: Sequence[str]) -> None:
+    for target in (folder / f"{file.stem}{kind}" for file in files for kind in kinds):
+        if target.exists():
+            raise ValueError(
+                f"{target} exists already, and {LIST_FILE} does not say that it is of this checkpoint with "
+                "these settings; name another output folder, or overwrite with --force"
+            )

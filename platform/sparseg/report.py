@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import io
-import json
 import math
 import os
 import statistics
@@ -14,12 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from sparseg.charts import NUM_COLOURS, Points, bar_list, line_chart, page, swatch
+from sparseg.charts import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.losses import TERMS
+from sparseg.records import DASH, RunRecord, dotted, group_by_seed, number, read_run, training_seconds
+from sparseg.runlog import duration
 
-DASH = "–"
 SUMMARY = (
     ("method", "loss.method"),
     ("variance", "loss.variance"),
@@ -40,19 +35,6 @@ SUMMARY = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """What a run folder holds; what is missing is empty, and `notes` say so."""
-
-    name: str
-    config: dict[str, Any]  # dotted field -> value
-    environment: dict[str, Any]
-    train: list[dict[str, Any]]
-    val: list[dict[str, Any]]
-    best: dict[str, Any]  # miou, iou, step
-    notes: list[str]
-
-
 def write_report(
     run_folders: Sequence[Path],
     html: Path,
@@ -60,10 +42,12 @@ def write_report(
     pictures: Mapping[str, Path | bytes] | None = None,
     title: str = "sparseg report",
     note: str = "",
+    findings: Sequence[str] = (),
 ) -> None:
     """Write one HTML file that needs nothing else: no network, no scripts.
 
-    ``pictures`` (caption -> PNG, JPEG, GIF or WebP file, or its bytes) and ``note`` stand at the top.
+    ``pictures`` (caption -> PNG, JPEG, GIF or WebP file, or its bytes) and ``note`` stand at the top;
+    ``findings`` is a piece of HTML for each run (`findings.html_of`), or nothing.
     Several runs get a table with a row for those that differ only in their seed (mean, standard deviation).
     Raises ValueError naming a folder that is no run, or a picture that is not one.
     """
@@ -71,86 +55,16 @@ def write_report(
     runs = [read_run(Path(folder)) for folder in run_folders]
     parts = [f"<header><h1>{escape(title)}</h1>"]
     parts[0] += f'<p class="note">{escape(note)}</p></header>' if note else "</header>"
-    parts += [_figure(caption, source) for caption, source in (pictures or {}).items()]
+    parts += [picture(caption, source) for caption, source in (pictures or {}).items()]
     if len(runs) > 1:
         parts.append(_comparison(runs))
-    parts += [_run_section(run, opened=len(runs) <= 2) for run in runs]
+    for place, run in enumerate(runs):
+        more = findings[place] if findings else ""
+        parts.append(_run_section(run, more, opened=len(runs) <= 2))
     html.parent.mkdir(parents=True, exist_ok=True)
     temporary = html.with_name(f".{html.name}.tmp-{os.getpid()}")
     temporary.write_text(page(title, "\n".join(parts)), encoding="utf-8")
     os.replace(temporary, html)
-
-
-# ---------------------------------------------------------------------------------------------------- reading
-
-
-def read_run(folder: Path) -> RunRecord:
-    """Everything a run folder tells.  Raises ValueError if it has neither config.json nor metrics.jsonl."""
-    if not any((folder / name).is_file() for name in ("config.json", "metrics.jsonl")):
-        raise ValueError(f"{folder}: not a run folder (no config.json and no metrics.jsonl in it)")
-    notes: list[str] = []
-    lines = _read_lines(folder / "metrics.jsonl", notes)
-    # by step: should a resumed run have written a step again, the later line counts
-    numbered = [line for line in lines if _number(line.get("step")) is not None]
-    train, val = (
-        list({line["step"]: line for line in numbered if line.get("kind") == kind}.values())
-        for kind in ("train", "val")
-    )
-    best = _read_object(folder / "iou.json", notes)
-    scored = [line for line in val if _number(line.get("miou")) is not None]
-    if not best and scored:
-        best = max(scored, key=lambda line: line["miou"])
-    config = _dotted(_read_object(folder / "config.json", notes))
-    environment = _read_object(folder / "environment.json", notes)
-    return RunRecord(folder.resolve().name, config, environment, train, val, best, notes)
-
-
-def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    if not path.is_file():
-        notes.append(f"{path.name} is missing")
-        return []
-    lines, torn = [], 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text) if text.strip() else {}
-        except json.JSONDecodeError:
-            line = None
-        if isinstance(line, dict):
-            lines.append(line)
-        else:
-            torn += 1
-    if torn:
-        notes.append(f"{torn} torn line{'s' if torn > 1 else ''} of {path.name} left out")
-    return lines
-
-
-def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        notes.append(f"{path.name} is missing")
-        return {}
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        notes.append(f"{path.name} is damaged")
-        return {}
-    return value
-
-
-def _dotted(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat.update(
-            _dotted(value, f"{where}{name}.") if isinstance(value, dict) else {f"{where}{name}": value}
-        )
-    return flat
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None
 
 
 def _show(value: Any, digits: int = 4, factor: float = 1.0) -> str:
@@ -164,40 +78,19 @@ def _show(value: Any, digits: int = 4, factor: float = 1.0) -> str:
 
 def _points(lines: Iterable[Mapping[str, Any]], name: str, factor: float = 1.0) -> Points:
     """(step, value) of every line that has the value; what is not finite becomes NaN, a gap in the curve."""
-    values = [(float(line["step"]), _number(line[name])) for line in lines if name in line]
+    values = [(float(line["step"]), number(line[name])) for line in lines if name in line]
     return [(step, math.nan if value is None else value * factor) for step, value in values]
 
 
 def _percent(value: Any) -> str:
-    return _show(_number(value), 1, 100)
+    return _show(number(value), 1, 100)
 
 
 # ------------------------------------------------------------------------------------------------- comparison
 
 
-def group_by_seed(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Runs alike but for section `run` (seed, name, rhythm) -> {fields that tell the groups apart: runs}."""
-    groups: dict[str, list[RunRecord]] = {}
-    for run, fields in zip(runs, differing_fields(runs, ("run.",)), strict=True):
-        parts = [f"{name} = {value}" for name, value in fields.items()]
-        groups.setdefault(", ".join(parts) or "all runs", []).append(run)
-    return groups
-
-
-def differing_fields(runs: Sequence[RunRecord], ignored: tuple[str, ...]) -> list[dict[str, str]]:
-    """For each run its values of the fields in which the runs differ, but for fields that begin like one of
-    `ignored`."""
-    keys = []
-    for run in runs:
-        fields = {name: run.config[name] for name in run.config if not name.startswith(ignored)}
-        keys.append({name: json.dumps(value) for name, value in fields.items()} or {"name": run.name})
-    everything = sorted({name for key in keys for name in key})
-    telling = [name for name in everything if len({key.get(name) for key in keys}) > 1]
-    return [{name: key.get(name, DASH).strip('"') for name in telling} for key in keys]
-
-
 def _mean_sd(values: Iterable[Any]) -> tuple[float | None, float | None]:
-    numbers = [number for value in values if (number := _number(value)) is not None]
+    numbers = [finite for value in values if (finite := number(value)) is not None]
     mean = statistics.fmean(numbers) if numbers else None
     return mean, statistics.stdev(numbers) if len(numbers) > 1 else None
 
@@ -236,15 +129,16 @@ def _comparison(runs: Sequence[RunRecord]) -> str:
 # ---------------------------------------------------------------------------------------------------- one run
 
 
-def _run_section(run: RunRecord, *, opened: bool) -> str:
+def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
     best, last = run.best, run.train[-1] if run.train else {}
-    speeds = [speed for line in run.train if (speed := _number(line.get("images_per_s"))) is not None]
+    speeds = [speed for line in run.train if (speed := number(line.get("images_per_s"))) is not None]
     cards = [
         ("best val mIoU, %", _percent(best.get("miou"))),
         ("at step", _show(best.get("step"))),
         ("last val mIoU, %", _percent(run.val[-1].get("miou") if run.val else None)),
         ("steps", _show(last.get("step"))),
         ("images/s (median)", _show(statistics.median(speeds) if speeds else None, 1)),
+        ("training time", duration(training_seconds(run)) if speeds else DASH),
     ]
     tiles = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in cards)
     known = [(name, field, run.config.get(field)) for name, field in SUMMARY]
@@ -255,9 +149,11 @@ def _run_section(run: RunRecord, *, opened: bool) -> str:
         facts = [fact for fact in facts if fact[0] != "variance"]  # only the mixture has one
     device = run.environment.get("device") or run.environment.get("devices")
     facts += [("device", device)] if device else []
+    facts += [("commit", str(run.environment.get("commit") or DASH)[:10])]
+    facts += [("data fingerprint", run.environment.get("data_fingerprint") or DASH)]
     terms = [(term, n, _points(run.train, term)) for n, term in enumerate(("total", *TERMS))]
     terms = [line for line in terms if any(y for _, y in line[2] if not math.isnan(y))]
-    iou = [(name, [(0, _number(value))]) for name, value in (best.get("iou") or {}).items()]
+    iou = [(name, [(0, number(value))]) for name, value in (best.get("iou") or {}).items()]
     curve = [("mIoU", 0, _points(run.val, "miou", 100))]
     bars = bar_list("IoU per class at the best step, %", iou)
     notes = "".join(f'<p class="warn">{escape(text)}</p>' for text in run.notes)
@@ -266,34 +162,16 @@ def _run_section(run: RunRecord, *, opened: bool) -> str:
         f'<span class="sub">mIoU {_percent(best.get("miou"))} %</span></summary>{notes}'
         f'<div class="tiles">{tiles}</div>{_facts(facts)}<div class="charts">'
         f"{line_chart('Loss terms', terms)}{line_chart('Validation mIoU, %', curve)}"
-        f"{bars}</div>"
+        f"{bars}</div>{more}"
         f"<details><summary>Configuration</summary>{_facts(run.config.items())}</details>"
-        f"<details><summary>Environment</summary>{_facts(_dotted(run.environment).items())}</details>"
+        f"<details><summary>Environment</summary>{_facts(dotted(run.environment).items())}</details>"
         "</details></section>"
     )
 
 
 def _facts(pairs: Iterable[tuple[str, Any]]) -> str:
     def text(value: Any) -> str:
-        return f"{value:g}" if _number(value) is not None and isinstance(value, float) else _show(value)
+        return f"{value:g}" if number(value) is not None and isinstance(value, float) else _show(value)
 
     items = "".join(f"<div><dt>{escape(str(name))}</dt><dd>{text(value)}</dd></div>" for name, value in pairs)
     return f"<dl>{items}</dl>" if items else f"<p>{DASH}</p>"
-
-
-def _figure(caption: str, source: Path | bytes) -> str:
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind, width = image.format, image.width
-    except (OSError, ValueError) as error:
-        raise ValueError(f"picture {caption!r}: not an image that can be shown ({error})") from error
-    if kind not in ("PNG", "JPEG", "GIF", "WEBP"):
-        raise ValueError(f"picture {caption!r}: must be PNG, JPEG, GIF or WebP, got {kind}")
-    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
-    size = f"max-width:{width}px;min-width:{min(width, 640)}px"  # scrolls sideways on a phone, not shrinks
-    shown = f'<img src="{uri}" alt="{escape(caption)}" style="{size}">'
-    return (
-        f'<figure class="picture"><div class="scroll">{shown}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )

@@ -10,13 +10,17 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from sparseg import checkpoint
+from sparseg import pictures as drawing
 from sparseg.config import Config, to_dict
 from sparseg.losses import TERMS
 from sparseg.mixture import world_size
@@ -35,6 +39,7 @@ PACKAGES = (
 )
 
 
+SHOWN_IMAGES = 4  # of a validation, on TensorBoard
 OWNER_FILE = ".owner"
 """Names the process that writes the run.  The workers of a killed driver may live on for some seconds."""
 
@@ -52,16 +57,14 @@ class RunLog:
         metrics_bytes: int,
         total_steps: int,
         device: torch.device,
-        labels: dict[str, int | None],
+        told: dict[str, Any],
     ) -> None:
         self.folder, self.total_steps = config.folder, total_steps
         self.folder.mkdir(parents=True, exist_ok=True)
         self.owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
         checkpoint.write_text(self.folder / OWNER_FILE, self.owner)
         checkpoint.write_text(self.folder / "config.json", json_text(to_dict(config)))
-        checkpoint.write_text(
-            self.folder / "environment.json", json_text(environment(device) | {"labels": labels})
-        )
+        checkpoint.write_text(self.folder / "environment.json", json_text(environment(device) | told))
         path = self.folder / "metrics.jsonl"
         path.touch()
         os.truncate(path, min(metrics_bytes, path.stat().st_size))  # lines after the checkpoint come again
@@ -124,6 +127,25 @@ class RunLog:
         )
         flat = {f"iou/{name}": value for name, value in scores["iou"].items() if value is not None}
         return self._write(line, {"miou": scores["miou"], **flat})
+
+    def pictures(
+        self,
+        step: int,
+        image_B3HW: Tensor,
+        prediction_BHW: Tensor,
+        truth_BHW: Tensor,
+        palette: Sequence[drawing.Colour],
+    ) -> None:
+        """TensorBoard: the first images of a validation, prediction beside truth."""
+        if self.writer is None:
+            return
+        shown = zip(image_B3HW[:SHOWN_IMAGES], prediction_BHW, truth_BHW, strict=False)
+        for number, (image_3HW, *labels) in enumerate(shown):
+            image_HW3 = image_3HW.permute(1, 2, 0).numpy()
+            sides = [
+                drawing.overlay(image_HW3, label.to(torch.uint8).cpu().numpy(), palette) for label in labels
+            ]
+            self.writer.add_image(f"val/image_{number}", np.hstack(sides), step, dataformats="HWC")
 
     def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> dict[str, Any]:
         self.check_owner()

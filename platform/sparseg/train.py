@@ -9,7 +9,7 @@ import math
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sparseg import loader, losses, nodes, runlog, shards, storage
 from sparseg.config import Config
-from sparseg.evaluate import evaluate, scores
+from sparseg.evaluate import evaluate
+from sparseg.metrics import scores
 from sparseg.mixture import Memory, world_size
 from sparseg.progress import Progress, save, start
 from sparseg.saver import Saver
@@ -104,17 +105,23 @@ def validate(running: Running) -> dict[str, Any]:
     network, average = progress.network, progress.average
     autocast = torch.bfloat16 if config.optim.precision == "bf16" else None
     split, num_classes = data.splits[config.data.val_split], len(data.names)
+
+    def note(rows: Sequence[int], image: Tensor, p_BKHW: Tensor, truth_BHW: Tensor) -> None:
+        running.watchdog.beat()
+        if running.log is not None and rows[0] == 0:
+            running.log.pictures(progress.step, image, p_BKHW.argmax(1), truth_BHW, data.palette)
+
     with average.swapped_in(network) if average is not None else contextlib.nullcontext():
-        counts_KK = evaluate(
+        counts = evaluate(
             network,
             split,
             num_classes,
             device=running.device,
             rank=running.rank,
             autocast=autocast,
-            on_batch=running.watchdog.beat,
+            on_batch=note,
         )
-    result = {**scores(counts_KK, data.names), "step": progress.step}
+    result = {**scores(counts.confusion_KK, data.names), "step": progress.step}
     if result["miou"] > progress.best["miou"] or not progress.best["iou"]:  # the first one even if it is NaN
         progress.best = result
     return result
@@ -185,8 +192,11 @@ def run(
     progress = start(config, data, device, quiet=rank > 0)
     log = None
     if rank == 0:
-        counted = shards.label_counts(data, config.data.train_split)
-        log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device, counted)
+        told = {
+            "labels": shards.label_counts(data, config.data.train_split),
+            "data_fingerprint": data.report.get("fingerprint"),
+        }
+        log = runlog.RunLog(config, progress.metrics_bytes, schedule.total_steps, device, told)
     steps = {"first_step": progress.step, "last_step": schedule.total_steps}
     batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
     who = f"[{config.run.name}] rank {rank} on {socket.gethostname()}"

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import checkpoint, evaluate, mixture, shards
+from sparseg import checkpoint, metrics, mixture, shards
 from sparseg.config import UNLABELLED
 
 BANDWIDTHS = (0.2, 0.4, 0.8)
@@ -133,13 +133,13 @@ def main() -> None:
                 sure = full.amax(0) > SURE
                 kept[f"{name}, above {SURE}"] = item["truth"].where(sure, num_classes)
             for row, truth in kept.items():
-                found = evaluate.confusion(predicted, truth, num_classes)
+                found = metrics.confusion(predicted, truth, num_classes)
                 counts[row] = counts.get(row, 0) + found
     print(f"{len(items)} images | pixel accuracy | mIoU | " + " | ".join(data.names))
     for name, confusion in counts.items():
-        result = evaluate.scores(confusion, data.names)
+        result = metrics.scores(confusion, data.names)
         iou = " | ".join("-" if v is None else f"{100 * v:.0f}" for v in result["iou"].values())
-        share = result["pixels"] / evaluate.scores(counts["P"], data.names)["pixels"]
+        share = result["pixels"] / metrics.scores(counts["P"], data.names)["pixels"]
         part = f" ({100 * share:.0f} % of the pixels)" if share < 1 else ""
         print(f"| {name}{part} | {100 * result['pixel_accuracy']:.1f} | {100 * result['miou']:.1f} | {iou} |")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparseg import checkpoint, contact_sheet, losses, mixture, predict, shards
+from sparseg import checkpoint, contact_sheet, losses, mixture, pictures, shards
 from sparseg.config import UNLABELLED
 
 SCALE = np.array([[12, 8, 38], [84, 22, 108], [180, 54, 84], [244, 132, 40], [252, 250, 190]], float)
@@ -88,7 +88,7 @@ def main() -> None:
         largest = sorted(labelled, key=lambda k: -int((mask_HW == k).sum()))[: options.classes]
         for k in largest:
             own_HW = np.where(label_HW == k, label_HW, UNLABELLED).astype(np.uint8)
-            columns["image, clicks"].append(predict.draw_clicks(image_HW3, own_HW, data.palette, zoom=2))
+            columns["image, clicks"].append(pictures.draw_clicks(image_HW3, own_HW, data.palette, zoom=2))
             columns["truth"].append(heat((mask_HW == k).astype(float)))
         for path in chosen:
             loaded = checkpoint.load_model(path)
@@ -102,7 +102,7 @@ def main() -> None:
         print(
             f"{path.name}: P {p_in:.2f} inside, {p_out:.2f} outside; G {g_in:.2f} inside, {g_out:.2f} outside"
         )
-    predict.panels(columns, options.out, cell_px=200)
+    pictures.panels(columns, options.out, cell_px=200)
     print(f"{options.out}: images {[data.splits['train'][row]['id'] for row in rows]}")
 
 

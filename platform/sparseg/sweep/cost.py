@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparseg.plan import labels_per_image
-from sparseg.report import RunRecord, read_run
+from sparseg.records import read_run, training_seconds
 
 COSTS = ("labels", "seconds")
 
@@ -19,12 +19,3 @@ def cost_of(kind: str, folders: Sequence[Path]) -> float:
     """
     cost = labels_per_image if kind == "labels" else training_seconds
     return statistics.fmean(cost(read_run(folder)) for folder in folders)
-
-
-def training_seconds(run: RunRecord) -> float:
-    """Sum over the logged lines of images / (images per second)."""
-    seconds, before = 0.0, 0
-    for line in run.train:
-        images = (line["step"] - before) * run.config["optim.batch_size"]
-        seconds, before = seconds + images / line["images_per_s"], line["step"]
-    return seconds

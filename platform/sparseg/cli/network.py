@@ -1,0 +1,131 @@
+"""Commands on a trained network: evaluate, predict, export."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the parser."""
+    add = commands.add_parser("evaluate", help="IoU, boundary IoU, calibration of a checkpoint on a dataset")
+    add.add_argument("checkpoint", help="a checkpoint, or a run (its best)")
+    add.add_argument("dataset", help="imported shards with dense labels")
+    add.add_argument("--split", default="val")
+    _add_views(add)
+    add.add_argument(
+        "--json", metavar="FILE", help="all numbers: scores, confusion, calibration, every image"
+    )
+    add.set_defaults(action=_evaluate)
+
+    add = commands.add_parser("predict", help="images -> palette PNG masks; the same command goes on")
+    add.add_argument("checkpoint", help="a checkpoint, or a run (its best)")
+    add.add_argument("images", help="an image, a folder, or a glob pattern")
+    add.add_argument("out")
+    add.add_argument("--overlay", action="store_true", help="also the image with its classes tinted")
+    add.add_argument("--probabilities", action="store_true", help="also all probabilities (npz)")
+    _add_views(add)
+    add.add_argument("--force", action="store_true", help="overwrite what is there")
+    add.set_defaults(action=_predict)
+
+    add = commands.add_parser("export", help="a checkpoint -> a form for other programs")
+    add.add_argument("checkpoint", help="a checkpoint, or a run (its best)")
+    add.add_argument("out")
+    add.add_argument("--to", choices=["safetensors", "torch-export", "onnx", "hub"], default="safetensors")
+    add.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=[256, 320],
+        metavar=("H", "W"),
+        help="of the trial image of a program, which then takes any size (default: 256 320)",
+    )
+    add.add_argument(
+        "--push-to",
+        metavar="USER/NAME",
+        help="with --to hub: upload the folder, too; the configuration in it names your local paths",
+    )
+    add.set_defaults(action=_export)
+
+
+def _add_views(add: argparse.ArgumentParser) -> None:
+    add.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="averaged")
+    add.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    add.add_argument("--window", type=int, metavar="PX", help="cover larger images by windows of this size")
+    add.add_argument("--stride", type=int, metavar="PX", help="of windows (default: two thirds of --window)")
+    add.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="Ray workers (default: this process)"
+    )
+
+
+def _views(options: argparse.Namespace) -> dict[str, Any]:
+    from sparseg import evaluate
+
+    evaluate.check_views(options.window, options.stride, options.scales)
+    return {
+        "scales": tuple(options.scales),
+        "flip": options.flip,
+        "window_px": options.window,
+        "stride_px": options.stride,
+    }
+
+
+def _spread(workers: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Any] | None:
+    """What hands parts of the work to Ray workers; None without."""
+    if workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {workers}")
+    if workers == 0:
+        return None
+    from sparseg import launch
+
+    return functools.partial(launch.spread, workers=workers)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from sparseg import checkpoint, examination
+
+    found = examination.examine(
+        options.checkpoint,
+        options.dataset,
+        options.split,
+        spread=_spread(options.workers),
+        **_views(options),
+    )
+    examination.show(found)
+    if options.json:
+        checkpoint.write_text(Path(options.json), json.dumps(found, indent=2))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from sparseg import predict
+
+    unreadable = predict.predict_folder(
+        options.checkpoint,
+        options.images,
+        options.out,
+        overlay=options.overlay,
+        probabilities=options.probabilities,
+        force=options.force,
+        spread=_spread(options.workers),
+        **_views(options),
+    )
+    if unreadable:
+        raise RuntimeError(f"{unreadable} images could not be read (named above)")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sparseg import export
+
+    out = export.export(
+        options.checkpoint, options.out, to=options.to, size_px=tuple(options.size), push_to=options.push_to
+    )
+    uploaded = f", uploaded to {options.push_to}" if options.push_to else ""
+    print(
+        f"wrote {out}{uploaded}; it holds configuration, classes, palette, score and commit, too",
+        file=sys.stderr,
+    )

@@ -1,0 +1,71 @@
+"""Commands on what runs have left: report, plan."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the parser."""
+    add = commands.add_parser("report", help="runs, or a sweep -> one self-contained HTML page")
+    add.add_argument("runs", nargs="+")
+    add.add_argument("--html", required=True, metavar="FILE")
+    add.add_argument(
+        "--dataset", help="imported shards: examine each run's best checkpoint, show confusion and images"
+    )
+    add.add_argument("--split", default="val", help="of --dataset, with dense labels (default: val)")
+    add.add_argument("--images", type=int, default=3, metavar="N", help="worst and best shown (default: 3)")
+    add.set_defaults(action=_report)
+
+    add = commands.add_parser("plan", help="runs at several budgets -> how many labels a target needs")
+    add.add_argument("runs", nargs="+", help="a sweep (search_spaces/label_sparsity.py), or runs")
+    add.add_argument("--target-miou", type=float, metavar="SHARE", help="for example 0.65")
+    add.add_argument(
+        "--seconds-per-label",
+        type=float,
+        default=2.4,
+        metavar="S",
+        help="default 2.4, about what Bearman et al. (ECCV 2016) report for a click; a stroke takes about 10",
+    )
+    add.add_argument("--images", type=int, help="images to annotate (default: those of the runs)")
+    add.add_argument("--html", metavar="FILE", help="write the curves as a page")
+    add.set_defaults(action=_plan)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from sparseg import checkpoint, report, sweep_page
+
+    if options.images < 0:
+        raise ValueError(f"--images must be at least 0, got {options.images}")
+    folders = [Path(run) for run in options.runs]
+    if len(folders) == 1 and sweep_page.is_sweep(folders[0]):
+        checkpoint.write_text(Path(options.html), sweep_page.html_of(folders[0]))
+    else:
+        found = [_findings(folder, options) for folder in folders] if options.dataset else []
+        report.write_report(folders, Path(options.html), findings=found)
+    print(f"wrote {options.html}")
+
+
+def _findings(folder: Path, options: argparse.Namespace) -> str:
+    from sparseg import examination, findings
+
+    found = examination.examine(folder, options.dataset, options.split)
+    sheets = findings.sheets_of(folder, options.dataset, found, count=options.images, train_split="train")
+    return findings.html_of(found, sheets)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from sparseg import checkpoint, plan
+
+    target = options.target_miou
+    if target is not None and not 0 < target < 1:
+        raise ValueError(f"--target-miou must be between 0 and 1, got {target:g}")
+    curves, images = plan.curves_of([Path(run) for run in options.runs])
+    cost = plan.Cost(images if options.images is None else options.images, options.seconds_per_label)
+    print(plan.text_of(curves, target, cost))
+    if options.html:
+        checkpoint.write_text(Path(options.html), plan.html_of(curves, target, cost))
+        print(f"wrote {options.html}", file=sys.stderr)

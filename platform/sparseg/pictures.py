@@ -1,0 +1,149 @@
+"""The pictures that labels and predictions are looked at with."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from sparseg.config import UNLABELLED
+
+Array = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+MANY_DOTS = 40  # on one image; dots get smaller beyond
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file whole."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def encode(image_HW3: Array, format_: str) -> bytes:
+    """The picture as a file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW3).save(buffer, format=format_, quality=92)
+    return buffer.getvalue()
+
+
+def overlay(image_HW3: Array, label_HW: Array, palette: Sequence[Colour], alpha: float = 0.55) -> Array:
+    """The image with each class tinted in its colour (share ``alpha``, 0..1) -> (H, W, 3) uint8.
+
+    Pixels without a class (codes 254, 255) stay as they are.
+    """
+    table = np.zeros((256, 3), np.float32)
+    table[: len(palette)] = palette
+    share_HW1 = np.where(label_HW < len(palette), np.float32(alpha), np.float32(0))[..., None]
+    return np.rint(image_HW3 * (1 - share_HW1) + table[label_HW] * share_HW1).astype(np.uint8)
+
+
+def draw_clicks(
+    image_HW3: Array,
+    label_HW: Array,
+    palette: Sequence[Colour],
+    *,
+    zoom: int = 1,
+    dense_share: float = 0.01,
+) -> Array:
+    """The image, enlarged ``zoom`` times, with a ringed dot per labelled pixel -> (zoom H, zoom W, 3) uint8.
+
+    Dots are smaller where there are many; those of a class that touch share their ring, so that a stroke is a
+    thick line with a rim.  Labels too dense for dots (over ``dense_share`` of the pixels: blocks, masks) are
+    laid over instead.
+    """
+    H, W = label_HW.shape
+    y, x = np.nonzero(label_HW < UNLABELLED)
+    size = (W * zoom, H * zoom)
+    if len(y) > max(dense_share * H * W, 8):
+        dense = Image.fromarray(overlay(image_HW3, label_HW, palette, 0.8))
+        return np.asarray(dense.resize(size, Image.Resampling.NEAREST))
+    # drawn at twice the size and reduced: round dots without steps
+    canvas = Image.fromarray(image_HW3).resize((size[0] * 2, size[1] * 2), Image.Resampling.BICUBIC)
+    crowd = min(1.0, max(0.3, (MANY_DOTS / max(len(y), 1)) ** 0.5))
+    draw, radius = ImageDraw.Draw(canvas), max(5.0, 0.032 * 2 * zoom * min(H, W) * crowd)
+    rings = ((1.0, (0, 0, 0)), (0.86, (255, 255, 255)), (0.66, None))
+    for klass in np.unique(label_HW[y, x]):
+        own = label_HW[y, x] == klass
+        centres = np.stack([x[own], y[own]], axis=1) * 2 * zoom + zoom
+        for share, ring in rings:
+            r = radius * share
+            for centre_x, centre_y in centres:
+                box = (centre_x - r, centre_y - r, centre_x + r, centre_y + r)
+                draw.ellipse(box, fill=ring or tuple(palette[klass]))
+    return np.asarray(canvas.resize(size, Image.Resampling.BOX))
+
+
+def panels(
+    columns: Mapping[str, Sequence[Array]],
+    path: str | Path,
+    *,
+    cell_px: int = 224,
+    legend: Mapping[str, Colour] | None = None,
+) -> None:
+    """Write `sheet` to a file."""
+    data = sheet(columns, cell_px=cell_px, legend=legend, name=str(path))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(Path(path), data)
+
+
+def sheet(
+    columns: Mapping[str, Sequence[Array]],
+    *,
+    cell_px: int = 224,
+    legend: Mapping[str, Colour] | None = None,
+    name: str = "sheet",
+) -> bytes:
+    """One PNG: a labelled column per entry, one picture (H, W, 3) uint8 per row, ``cell_px`` wide.
+
+    ``legend`` (class name -> colour) is drawn below.  Raises ValueError if columns are empty or unequal.
+    """
+    lengths = {name: len(pictures) for name, pictures in columns.items()}
+    if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(
+            f"{name}: panels need columns with equally many pictures, at least one; got {lengths}"
+        )
+    count, gap, header = next(iter(lengths.values())), 8, 34
+    heights = [
+        max(round(cell_px * column[row].shape[0] / column[row].shape[1]) for column in columns.values())
+        for row in range(count)
+    ]
+    width, font = len(columns) * (cell_px + gap) + gap, ImageFont.load_default(size=17)
+    entries = _legend_layout(legend or {}, width - 2 * gap, font)
+    footer = (entries[-1][1] + 30 if entries else 0) + gap
+    canvas = Image.new("RGB", (width, header + sum(heights) + gap * (count - 1) + footer), (252, 252, 250))
+    draw = ImageDraw.Draw(canvas)
+    for number, (title, pictures) in enumerate(columns.items()):
+        left, top = gap + number * (cell_px + gap), header
+        draw.text((left + cell_px / 2, header / 2), title, fill=(30, 32, 36), font=font, anchor="mm")
+        for picture, height in zip(pictures, heights, strict=True):
+            own = (cell_px, round(cell_px * picture.shape[0] / picture.shape[1]))
+            canvas.paste(Image.fromarray(picture).resize(own, Image.Resampling.BICUBIC), (left, top))
+            top += height + gap
+    bottom = header + sum(heights) + gap * count
+    for (x, y), (klass, colour) in zip(entries, (legend or {}).items(), strict=True):
+        at = (gap + x, bottom + y + 4, gap + x + 16, bottom + y + 20)
+        draw.rounded_rectangle(at, 4, fill=tuple(colour), outline=(90, 90, 90))
+        draw.text((at[2] + 7, bottom + y + 12), klass, fill=(30, 32, 36), font=font, anchor="lm")
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _legend_layout(
+    legend: Mapping[str, Colour], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[tuple[int, int]]:
+    """Where each entry starts (x, y), wrapped at ``width`` pixels."""
+    places, x, y = [], 0, 0
+    for name in legend:
+        needed = round(font.getlength(name)) + 46
+        if x and x + needed > width:
+            x, y = 0, y + 26
+        places.append((x, y))
+        x += needed
+    return places

@@ -1,0 +1,107 @@
+"""A checkpoint on a dataset: the numbers of training's own validation, the same by workers, in a table."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from sparseg import checkpoint, examination, launch, metrics, shards, train
+
+VAL = [(48, 48), (40, 52), (33, 61), (48, 48), (48, 48), (64, 40)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A checkpoint folder alone, its dataset, and the scores of its last validation."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = tiny.dataset(folder, val=VAL)
+    settings = tiny.config(folder, {"optim.max_steps": 2})
+    best = train.run(settings)
+    alone = folder / "elsewhere"
+    shutil.copytree(checkpoint.resolve(settings.folder), alone)
+    return alone, data, best
+
+
+def in_pieces(task: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    task = pickle.loads(pickle.dumps(task))
+    return [task([batch]) for part in reversed(parts) for batch in part]
+
+
+def test_scores_are_those_of_the_validation(trained: tuple[Path, Path, dict[str, Any]]) -> None:
+    alone, data, best = trained
+    found = examination.examine(alone, data, "val")
+    assert found["miou"] == best["miou"] and found["iou"] == best["iou"]
+    assert [image["row"] for image in found["images"]] == list(range(len(VAL)))
+    assert json.loads(json.dumps(found))["images"][0].keys() >= {"id", "miou", "pixel_accuracy", "confidence"}
+    assert 0 < found["calibration_error"] < 1 and 0 <= found["boundary_iou"] <= 1
+
+
+def test_scores_of_an_image_are_those_of_it_alone(trained: tuple[Path, Path, dict[str, Any]]) -> None:
+    alone, data, _ = trained
+    [image] = [image for image in examination.examine(alone, data, "val")["images"] if image["row"] == 2]
+    counts, _ = examination.examine_part(str(alone), str(data), "val", {}, [[2]])
+    scored = metrics.scores(counts.confusion_KK, checkpoint.load_model(alone).names)
+    assert (image["miou"], image["pixel_accuracy"]) == (scored["miou"], scored["pixel_accuracy"])
+
+
+def test_workers_give_the_same_numbers_to_the_last_bit(trained: tuple[Path, Path, dict[str, Any]]) -> None:
+    alone, data, _ = trained
+    views = {"scales": (0.5, 1.0), "flip": True, "window_px": 40}
+    assert examination.examine(alone, data, "val", **views) == examination.examine(
+        alone, data, "val", spread=in_pieces, **views
+    )
+
+
+@pytest.mark.slow
+def test_ray_workers_give_the_same_numbers_and_errors(
+    trained: tuple[Path, Path, dict[str, Any]], fast_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    alone, data, _ = trained
+    monkeypatch.setattr(examination, "PART_BATCHES", 1)
+    expected = examination.examine(alone, data, "val")
+    try:
+        for workers in (1, 2):
+            found = examination.examine(
+                alone, data, "val", spread=lambda task, parts, n=workers: launch.spread(task, parts, n)
+            )
+            assert found == expected
+        assert list(launch.spread(str, [1, 2, 3], 1)) == ["1", "2", "3"]
+        with pytest.raises(ValueError, match="invalid literal for int"):
+            list(launch.spread(int, ["1", "x"], 2))
+        with pytest.raises(ValueError, match="the cluster has CPU"):
+            list(launch.spread(int, ["1"], 500))
+    finally:
+        ray.shutdown()
+
+
+def test_table_names_every_class(
+    trained: tuple[Path, Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone, data, _ = trained
+    found = examination.examine(alone, data, "val")
+    examination.show(found)
+    shown = capsys.readouterr().out
+    for name in found["iou"]:
+        assert name in shown
+    assert f"{100 * found['miou']:.2f}" in shown and "calibration error" in shown
+
+
+def test_what_does_not_go_together_is_refused(
+    trained: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    alone, data, _ = trained
+    with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
+        examination.examine(alone, data, "test")
+    rows = {"val": lambda: tiny.rows(VAL, 500, dense=True)}
+    shards.write(tmp_path / "other", rows, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="has classes"):
+        examination.examine(alone, tmp_path / "other", "val")
