@@ -207,9 +207,9 @@ def test_the_same_command_does_only_what_is_missing(tmp_path, stub, three, capsy
     (out / "predictions.csv").write_text("".join(text[:-1]) + text[-1][:20])  # killed while it wrote c's row
     stub.clear()
     before = (out / "a.png").stat().st_mtime_ns
-    with pytest.raises(ValueError, match=r"b.png exists already, and predictions.csv does not say"):
-        predict.predict_folder("ckpt", three, out, overlay=True)  # b's row is there, one of its files is not
-    (out / "b.png").unlink(), (out / "c.png").unlink(), (out / "c_overlay.jpg").unlink()
+    with pytest.raises(ValueError, match=r"c.png exists already, and predictions.csv does not say"):
+        predict.predict_folder("ckpt", three, out, overlay=True)
+    (out / "c.png").unlink(), (out / "c_overlay.jpg").unlink()
     assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
     assert len(stub) == 2 and (out / "a.png").stat().st_mtime_ns == before
     assert "1 of 3 images are there already" in capsys.readouterr().err
@@ -226,6 +226,23 @@ def test_another_network_or_other_settings_are_no_continuation(tmp_path, stub, t
     stub.clear()
     assert predict.predict_folder(checkpoint_, three, tmp_path / "out", force=True, **views) == 0
     assert len(stub) == 3 and len(rows_of(tmp_path / "out")) == 3
+
+
+def test_more_kinds_of_files_are_added_and_foreign_ones_kept(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out, probabilities=True)
+    stub.clear()
+    predict.predict_folder("ckpt", three, out)
+    assert not stub, "masks that are there need nothing new"
+    (out / "b_overlay.jpg").write_text("mine")
+    with pytest.raises(ValueError, match=r"b_overlay.jpg exists already"):
+        predict.predict_folder("ckpt", three, out, overlay=True)
+    (out / "b_overlay.jpg").unlink()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0 and len(stub) == 3
+    assert {row["also"] for row in rows_of(out).values()} == {".npz _overlay.jpg"}
+    stub.clear()
+    predict.predict_folder("ckpt", three, out, overlay=True, probabilities=True)
+    assert not stub
 
 
 def test_rows_of_other_images_stay(tmp_path, stub, three):

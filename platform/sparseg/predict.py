@@ -29,7 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 """File names that count as images when a folder is given."""
 SMALLEST_PX = 64  # a smaller image is padded by repetition: the deepest map keeps at least two cells
 LIST_FILE = "predictions.csv"
-COLUMNS = ("image", "mask", "confidence", "unsure", "settings")
+COLUMNS = ("image", "mask", "also", "confidence", "unsure", "settings")
 UNSURE = 0.5  # pixels whose most probable class has less are counted as unsure
 PART_IMAGES = 32  # of a worker's turn, at most
 
@@ -60,9 +60,9 @@ class Job:
 
     @functools.cached_property
     def settings(self) -> str:
-        """A short name of the network and of all that changes the outcome."""
+        """A short name of the network and of all that changes a mask."""
         weights = checkpoints.resolve(self.checkpoint) / "model.safetensors"
-        told = [shards.checksum(weights), self.overlay, self.probabilities, sorted(self.views.items())]
+        told = [shards.checksum(weights), sorted(self.views.items())]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
@@ -93,10 +93,11 @@ def predict_folder(
     checkpoints.load_model(checkpoint)
     job = Job(str(checkpoint), str(folder), overlay, probabilities, views)
     _check_outputs(files, folder, job.kinds)
-    rows = {} if force else _finished(folder, job)
-    missing = [file for file in files if str(file.resolve()) not in rows]
+    rows = [] if force else _rows_of(folder / LIST_FILE)
+    own = {row["image"]: row for row in rows if row["settings"] == job.settings}
+    missing = [file for file in files if not _complete(own.get(str(file.resolve())), folder, job)]
     if not force:
-        _refuse_existing(missing, folder, job.kinds)
+        _refuse_existing(missing, folder, job, own)
     folder.mkdir(parents=True, exist_ok=True)
     if len(missing) < len(files):
         print(f"{len(files) - len(missing)} of {len(files)} images are there already", file=sys.stderr)
@@ -108,7 +109,8 @@ def predict_folder(
                 print(row["error"], file=sys.stderr)
                 failures += 1
             else:
-                listing.add(row)
+                before = own.get(row["image"], {"also": ""})["also"].split()
+                listing.add({**row, "also": " ".join(dict.fromkeys(before + job.kinds[1:]))})
     refused = f", {failures} could not be read" if failures else ""
     print(f"{len(files) - failures} of {len(files)} images -> {folder}{refused}", file=sys.stderr)
     return failures
@@ -224,14 +226,12 @@ def _rows_of(path: Path) -> list[Row]:
         return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
 
 
-def _finished(folder: Path, job: Job) -> dict[str, Row]:
-    """By the image's path: rows of this job whose files are all there."""
-    stems = ((row, row["mask"].removesuffix(".png")) for row in _rows_of(folder / LIST_FILE))
-    return {
-        row["image"]: row
-        for row, stem in stems
-        if row["settings"] == job.settings and all((folder / f"{stem}{kind}").is_file() for kind in job.kinds)
-    }
+def _complete(row: Row | None, folder: Path, job: Job) -> bool:
+    if row is None:
+        return False
+    stem = row["mask"].removesuffix(".png")
+    written = {".png", *row["also"].split()}
+    return all(kind in written and (folder / f"{stem}{kind}").is_file() for kind in job.kinds)
 
 
 # --------------------------------------------------------------------------------------------------- files
@@ -291,9 +291,10 @@ def _check_outputs(files: Sequence[Path], folder: Path, kinds: Sequence[str]) ->
                 raise ValueError(f"{target} is one of the images; name another output folder")
 
 
-def _refuse_existing(files: Sequence[Path], folder: Path, kinds: Sequence[str]) -> None:
-    for target in (folder / f"{file.stem}{kind}" for file in files for kind in kinds):
-        if target.exists():
+def _refuse_existing(files: Sequence[Path], folder: Path, job: Job, own: Mapping[str, Row]) -> None:
+    for file, kind in ((file, kind) for file in files for kind in job.kinds):
+        target, row = folder / f"{file.stem}{kind}", own.get(str(file.resolve()))
+        if target.exists() and (row is None or kind not in (".png", *row["also"].split())):
             raise ValueError(
                 f"{target} exists already, and {LIST_FILE} does not say that it is of this checkpoint with "
                 "these settings; name another output folder, or overwrite with --force"
