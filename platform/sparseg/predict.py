@@ -130,9 +130,8 @@ def predict_part(job: Job, files: Sequence[Path]) -> list[Row]:
 
 def _predicted(job: Job, files: Sequence[Path]) -> Iterator[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = checkpoints.load_model(job.checkpoint, device) if files else None
+    loaded = checkpoints.load_model(job.checkpoint, device)
     for file in files:
-        assert loaded is not None
         try:
             image_HW3 = read_image(file)
         except ValueError as error:
@@ -151,8 +150,8 @@ def _predicted(job: Job, files: Sequence[Path]) -> Iterator[Row]:
         mask = stem.with_name(f"{file.stem}.png")
         write_whole(mask, shards.encode_label(label_HW, loaded.palette))
         sure, unsure = float(confidence_HW.mean()), float((confidence_HW < UNSURE).mean())
-        numbers = {"confidence": f"{sure:.4f}", "unsure": f"{unsure:.4f}"}
-        yield {"image": str(file.resolve()), "mask": mask.name, **numbers, "settings": job.settings}
+        numbers = {"confidence": f"{sure:.4f}", "unsure": f"{unsure:.4f}", "settings": job.settings}
+        yield {"image": str(file.resolve()), "mask": mask.name, **numbers}
 
 
 def predict_image(
