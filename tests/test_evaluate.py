@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparseg import shards
-from sparseg.evaluate import check_views, evaluate, probabilities, window_starts
+from sparseg.evaluate import TILES, check_views, evaluate, probabilities, window_starts
 from sparseg.metrics import Counts, confusion
 
 K = 3
@@ -121,7 +121,11 @@ def plain(
     ],
     ids=str,
 )
-def test_probabilities_equal_the_plain_loop(size: tuple[int, int], views: dict[str, Any]) -> None:
+@pytest.mark.parametrize("tiles", [1, 6])
+def test_probabilities_equal_the_plain_loop(
+    size: tuple[int, int], views: dict[str, Any], tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TILES, "cpu", tiles)
     net, image = Net().eval(), picture(*size)
     with torch.inference_mode():
         found, expected = probabilities(net, image, **views), plain(net, image, **views)
@@ -140,10 +144,14 @@ def test_each_view_is_computed_once() -> None:
     assert net.views == [(24, 40)] * 2
 
 
-def test_every_window_is_computed_once_several_at_a_time() -> None:
+@pytest.mark.parametrize(("tiles", "images"), [(1, [1] * 8), (3, [3, 3, 2]), (8, [8])])
+def test_every_window_is_computed_once_several_at_a_time(
+    tiles: int, images: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TILES, "cpu", tiles)
     net = Net().eval()
     probabilities(net, picture(24, 40, B=1), window_px=16)  # 2 x 4 windows at 0 8 and 0 10 20 24
-    assert net.views == [(16, 16)] * 2 and net.images == [4, 4]
+    assert net.views == [(16, 16)] * len(images) and net.images == images
 
 
 @settings(deadline=None)

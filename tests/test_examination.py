@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 
@@ -77,8 +78,9 @@ def test_ray_workers_give_the_same_numbers_and_errors(
         assert list(launch.spread(str, [1, 2, 3], 1)) == ["1", "2", "3"]
         with pytest.raises(ValueError, match="invalid literal for int"):
             list(launch.spread(int, ["1", "x"], 2))
-        with pytest.raises(ValueError, match="the cluster has CPU"):
-            list(launch.spread(int, ["1"], 500))
+        with pytest.raises(ValueError, match="--workers 500 need a CPU each, the cluster has CPU"):
+            launch.spread(int, ["1"], 500)
+        assert list(launch.spread(int, [], 500)) == []
     finally:
         ray.shutdown()
 
@@ -105,3 +107,47 @@ def test_what_does_not_go_together_is_refused(
     shards.write(tmp_path / "other", rows, ["a", "b", "c"])
     with pytest.raises(ValueError, match="has classes"):
         examination.examine(alone, tmp_path / "other", "val")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpus", "free", "each"),
+    [
+        ([(8, 0)], 2, 0, 8, 4),
+        ([(8, 0)], 1, 0, 7, 7),  # a job's entry point holds one
+        ([(8, 0)], 2, 0, 0, 4),  # all are held: it waits for them
+        ([(8, 0), (2, 0)], 2, 0, 10, 4),
+        ([(4, 1), (64, 0)], 1, 1, 68, 4),
+        ([(4, 2), (64, 0)], 2, 1, 68, 2),
+        ([(2, 0)], 2, 0, 2, 1),
+    ],
+)
+def test_all_workers_fit_at_once(
+    nodes: list[tuple[float, float]], workers: int, gpus: float, free: float, each: int
+) -> None:
+    assert launch.cpus_each(nodes, workers, gpus, free) == each
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpus", "message"),
+    [
+        ([(2, 0)], 3, 0, "--workers 3 need a CPU each, the cluster has CPU 2, GPU 0"),
+        ([(4, 1), (64, 0)], 2, 1, "--workers 2 need a CPU and 1 GPU each, the cluster has CPU 68, GPU 1"),
+    ],
+)
+def test_workers_that_can_never_fit_are_refused(
+    nodes: list[tuple[float, float]], workers: int, gpus: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        launch.cpus_each(nodes, workers, gpus, 100)
+
+
+def test_sparse_labels_alone_are_refused(trained: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
+    from sparseg.config import UNLABELLED
+
+    def rows() -> Any:
+        for row in tiny.rows([(48, 48)], 0, dense=True):
+            yield {**row, "label": np.full((48, 48), UNLABELLED, np.uint8), "mask": None}
+
+    shards.write(tmp_path / "none", {"val": rows}, list(trained[2]["iou"]))
+    with pytest.raises(ValueError, match="no pixel of split 'val' has a class"):
+        examination.examine(trained[0], tmp_path / "none", "val")

@@ -62,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "examination": {"shards", "loader", "metrics", "checkpoint", "evaluate"},
     "pictures": {"config"},
-    "predict": {"shards", "pictures", "checkpoint", "evaluate"},
+    "listing": {"pictures"},
+    "predict": {"shards", "pictures", "listing", "checkpoint", "evaluate"},
     "export": {"config", "model", "checkpoint", "evaluate"},
     "charts": set(),
     "records": {"checkpoint"},
@@ -77,7 +78,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "launch": {
         *("config", "flags", "exits", "nodes", "checkpoint", "saver", "storage", "train", "preparation"),
+        "head",
     },
+    "head": set(),
     "sweep": {"config", "flags", "exits", "launch", "preparation", "plan", "records"},
     "cli": {
         "config",

@@ -156,3 +156,9 @@ def test_counts_add_up_to_the_last_bit_in_any_order() -> None:
 def test_details_are_left_out_unless_asked_for() -> None:
     plain = count(*blobs(0))
     assert plain.confusion_KK.sum() > 0 and plain.boundary_K2.sum() == plain.calibration_N3.sum() == 0
+
+
+def test_a_network_that_gives_no_numbers_is_counted_as_unsure() -> None:
+    p, truth = torch.full((1, K, 4, 4), torch.nan), torch.zeros(1, 4, 4, dtype=torch.uint8)
+    counts = count(p, truth, details=True)
+    assert counts.calibration_N3[0].tolist()[0] == 16 and counts.calibration_N3[:, 2].sum() == 0

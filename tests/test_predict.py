@@ -4,6 +4,7 @@ import csv
 import functools
 import pickle
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def stub(monkeypatch, tmp_path_factory):
 
     loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
-    monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / path)
+    monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
     monkeypatch.setattr(evaluate, "probabilities", probabilities)
     return sizes
 
@@ -171,7 +172,7 @@ def test_no_image_and_a_file_as_output_are_refused(tmp_path, stub):
 
 
 def rows_of(folder):
-    with (folder / "predictions.csv").open(newline="") as file:
+    with (folder / "predictions.csv").open(newline="", errors="surrogateescape") as file:
         return {row["mask"]: row for row in csv.DictReader(file)}
 
 
@@ -203,19 +204,87 @@ def test_the_same_command_does_only_what_is_missing(tmp_path, stub, three, capsy
     assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
     whole = (out / "predictions.csv").read_bytes()
     (out / "b_overlay.jpg").unlink()
-    text = (out / "predictions.csv").read_text().splitlines(keepends=True)
-    (out / "predictions.csv").write_text("".join(text[:-1]) + text[-1][:20])  # killed while it wrote c's row
     stub.clear()
     before = (out / "a.png").stat().st_mtime_ns
-    with pytest.raises(ValueError, match=r"c.png exists already, and predictions.csv does not say"):
-        predict.predict_folder("ckpt", three, out, overlay=True)
-    (out / "c.png").unlink(), (out / "c_overlay.jpg").unlink()
     assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
-    assert len(stub) == 2 and (out / "a.png").stat().st_mtime_ns == before
-    assert "1 of 3 images are there already" in capsys.readouterr().err
-    assert sorted((out / "predictions.csv").read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert len(stub) == 1 and (out / "a.png").stat().st_mtime_ns == before
+    assert "2 of 3 images are there already" in capsys.readouterr().err
+    assert (out / "predictions.csv").read_bytes() == whole
     stub.clear()
     assert predict.predict_folder("ckpt", three, out, overlay=True) == 0 and not stub
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("killed_after", ["the overlay of b", "the mask of b", "half a row"])
+def test_a_killed_command_goes_on_without_force(tmp_path, stub, three, monkeypatch, killed_after, force):
+    out = tmp_path / "out"
+    if force:
+        predict.predict_folder("other", three, out, overlay=True)
+    write = predict.write_whole
+
+    def killed(path, data):
+        if path.name == "b.png" and killed_after == "the overlay of b":
+            raise KeyboardInterrupt
+        write(path, data)
+        if path.name == "b.png" and killed_after == "the mask of b":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_whole", killed)
+        if killed_after == "half a row":
+            predict.predict_folder("ckpt", three, out, overlay=True, force=force)
+            text = (out / "predictions.csv").read_bytes()
+            (out / "predictions.csv").write_bytes(text[: text.rindex(b"c.png") + 8])
+            (out / "c.png").unlink(), (out / "c_overlay.jpg").unlink()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                predict.predict_folder("ckpt", three, out, overlay=True, force=force)
+    stub.clear()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
+    assert len(stub) == (1 if killed_after == "half a row" else 2)
+    rows = rows_of(out)
+    assert sorted(rows) == ["a.png", "b.png", "c.png"] and all(row["confidence"] for row in rows.values())
+
+
+def test_what_is_refused_leaves_the_list_alone(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out)
+    before = (out / "predictions.csv").read_bytes()
+
+    def too_few(task, parts):
+        raise ValueError("the cluster has CPU 2")
+
+    with pytest.raises(ValueError, match="has CPU 2"):
+        predict.predict_folder("ckpt", three, out, force=True, spread=too_few)
+    assert (out / "predictions.csv").read_bytes() == before
+    (out / "predictions.csv").write_text("id,label\n1,2\n")
+    with pytest.raises(ValueError, match=r"predictions.csv: its columns are \['id', 'label'\]"):
+        predict.predict_folder("ckpt", three, out, force=True)
+    assert (out / "predictions.csv").read_text() == "id,label\n1,2\n"
+
+
+def test_a_mask_that_another_network_has_replaced_or_of_an_older_image_is_not_taken(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out)
+    predict.predict_folder("other", three / "b.png", out, force=True)
+    with pytest.raises(ValueError, match=r"b.png exists already"):
+        predict.predict_folder("ckpt", three, out)
+    predict.predict_folder("ckpt", three, out, force=True)
+    assert len(rows_of(out)) == 3
+    Image.fromarray(picture(64, 64)).save(three / "c.png")
+    with pytest.raises(ValueError, match=r"c.png exists already"):
+        predict.predict_folder("ckpt", three, out)
+
+
+@pytest.mark.parametrize("name", ["a,b.png", 'q"uote.png', "new\nline.png", "ümlaut.png", "latin\udce9.png"])
+def test_any_file_name(tmp_path, stub, name):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(picture(64, 64)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(source / name)
+    assert predict.predict_folder("ckpt", source, tmp_path / "out") == 0
+    stub.clear()
+    assert predict.predict_folder("ckpt", source, tmp_path / "out") == 0 and not stub
 
 
 @pytest.mark.parametrize(("checkpoint_", "views"), [("other", {}), ("ckpt", {"window_px": 32})])

@@ -219,3 +219,16 @@ def test_a_sweep_shows_every_row_but_draws_only_the_best(tmp_path):
     assert "Validation mIoU of the best 8 rows, %" in page.texts
     assert page.texts.count("loss.bandwidth = 12.0") == 2  # table and legend
     assert page.texts.count("loss.bandwidth = 1.0") == 1  # table only
+
+
+def test_a_run_that_does_not_tell_its_batch_size_or_speed_has_a_page(tmp_path):
+    run = make_run(tmp_path, "a")
+    assert records.training_seconds(records.read_run(run)) == pytest.approx(10 * 64 * (1 / 20 + 1 / 30))
+    (run / "config.json").unlink()
+    report.write_report([run], tmp_path / "r.html")
+    assert "<b>–</b><span>training time</span>" in (tmp_path / "r.html").read_text()
+    with pytest.raises(ValueError, match="does not tell how long it trained"):
+        records.training_seconds(records.read_run(run))
+    lines = [{"kind": "train", "step": 10, "total": 1.0}]
+    with pytest.raises(ValueError, match="does not tell how long it trained"):
+        records.training_seconds(records.read_run(make_run(tmp_path, "b", lines=lines)))

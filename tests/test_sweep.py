@@ -91,6 +91,14 @@ def test_unknown_trainer_names_those_there_are(tmp_path: Path) -> None:
         sweep.parse(ROOT / "trainers", ["--trainer", "camvd", "--space", "x.py"])
 
 
+@pytest.mark.parametrize("trainer", ["camvid", "camvid_small", "cityscapes", "demo", "folder", "voc"])
+def test_every_trainer_can_be_swept(trainer: str, tmp_path: Path) -> None:
+    space = str(ROOT / "search_spaces" / "mixture.py")
+    words = ["--trainer", trainer, "--space", space, "--run.storage", str(tmp_path), "--dry-run"]
+    found, dry_run = sweep.parse(ROOT / "trainers", words)
+    assert dry_run and found.base.run.name == f"{trainer}-mixture" and found.points
+
+
 def test_wrong_trainer_flag_exits_with_2(make: Callable[..., sweep.Sweep]) -> None:
     with pytest.raises(SystemExit) as caught:
         make("--loss.bandwith", "1")

@@ -104,3 +104,14 @@ def test_a_study_that_cannot_be_opened_is_one_line(make: Callable[..., sweep.Swe
     ) as caught:
         open_study(make("--sweep.study", "sqlite:////no/such/study.db"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_database_does_not_mix_sweeps_of_one_name(make: Callable[..., sweep.Sweep], tmp_path: Path) -> None:
+    place = ("--sweep.study", f"sqlite:///{tmp_path}/all.db", "--cost", "labels")
+    ended(make(*place), [(0.3, 10.0)])
+    assert len(open_study(make(*place)).trials) > 0
+    with pytest.raises(ValueError, match=r"holds another sweep named s; give another --sweep.name"):
+        open_study(make(*place, "--optim.learning-rate", "0.5"))
+    refuse_other_sweep(make(*place))
+    with pytest.raises(ValueError, match="a sweep with study=sqlite:"):
+        refuse_other_sweep(make("--cost", "labels"))

@@ -3,7 +3,8 @@
     python trainers/demo.py              # one seed, two runs on local Ray, a table, a picture, a page
     python trainers/demo.py --seeds 3    # mean and standard deviation, as in RESULTS.md
 
-Both methods get the same network, clicks, order of images and number of steps.
+Both methods get the same network, clicks, order of images and number of steps.  With the flags of a trainer
+(--loss.bandwidth 2 ...) it is one: a single run of `recipe` on the same scenes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import functools
 import os
 import statistics
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,7 @@ from sparseg.config import (
     RunConfig,
 )
 
+DATA = Path("runs/demo/data")
 NUM_TRAIN, NUM_VAL, CLICKS_PER_CLASS, SHOWN = 160, 48, 1, 6
 
 
@@ -38,7 +41,7 @@ NUM_TRAIN, NUM_VAL, CLICKS_PER_CLASS, SHOWN = 160, 48, 1, 6
 class Options:
     """What the demo takes."""
 
-    out: Path = Path("runs/demo")
+    out: Path = DATA.parent
     """Folder for data, runs, picture and page. The same folder again resumes or reuses what is there."""
     seeds: int = 1
     """Seeds per method; each one adds a run of about two minutes for every method."""
@@ -58,7 +61,9 @@ def run_name(method: str, seed: int) -> str:
 def recipe(method: str = "agmm", seed: int = 0) -> Config:
     """A small network from random weights: no file and no network is needed."""
     return Config(
-        data=DataConfig(layout="shards", label="clicks", crop_px=96, scale_min=0.75, scale_max=1.25),
+        data=DataConfig(
+            root=str(DATA), layout="shards", label="clicks", crop_px=96, scale_min=0.75, scale_max=1.25
+        ),
         model=ModelConfig(
             backbone="resnet10t",
             output_stride=16,
@@ -74,8 +79,8 @@ def recipe(method: str = "agmm", seed: int = 0) -> Config:
     )
 
 
-def make_data(folder: Path) -> Path:
-    """The synthetic set as shards, made once."""
+def make_data(folder: Path = DATA.parent) -> Path:
+    """The synthetic set as shards, made once.  A sweep calls it, too."""
     path = folder / "data"
     if not path.exists():
         splits = {
@@ -180,4 +185,7 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    if any(word.startswith("--") and "." in word.partition("=")[0] for word in sys.argv[1:]):
+        make_data()
+        launch.main(recipe(), description=__doc__ or "")
     raise SystemExit(exits.guarded(lambda: main(tyro.cli(Options, description=__doc__))))

@@ -140,7 +140,8 @@ def commit() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small file whole."""
+    """Replace a small file whole; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     temporary.write_text(text)
     os.replace(temporary, path)

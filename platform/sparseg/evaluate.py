@@ -15,7 +15,8 @@ from sparseg.metrics import Counts
 from sparseg.mixture import world_size
 
 OnBatch = Callable[[Sequence[int], Tensor, Tensor, Tensor], None]
-TILE_BATCH = 8  # windows at a time on a GPU; on a CPU a batch gains nothing
+TILES = {"cuda": 8, "cpu": 1}
+"""Windows at a time; on a CPU a batch gains nothing."""
 
 
 def probabilities(
@@ -63,7 +64,7 @@ def _view(model: nn.Module, image_B3HW: Tensor, window_px: int | None, stride_px
     ]
     total: Tensor | None = None
     count_HW = image_B3HW.new_zeros(H, W, dtype=torch.float32)
-    at_once = max(TILE_BATCH // B, 1) if image_B3HW.is_cuda else 1
+    at_once = max(TILES.get(image_B3HW.device.type, 1) // B, 1)
     for start in range(0, len(areas), at_once):
         part = areas[start : start + at_once]
         tiles = torch.cat([image_B3HW[:, :, rows, columns] for rows, columns in part])
@@ -120,7 +121,8 @@ def evaluate(
     model.eval()
     counts = Counts.zeros(num_classes, device)
     if batches is None:
-        batches = loader.share(loader.validation_rows(split), rank, world_size())
+        # rank 0, which shows pictures, takes from the end, where shares that are larger lie
+        batches = loader.share(loader.validation_rows(split), world_size() - 1 - rank, world_size())
     for rows, image, label in loader.validation_batches(split, batches):
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             p_BKHW = probabilities(model, image.to(device, non_blocking=True), **views)

@@ -27,11 +27,13 @@ def examine(
 ) -> dict[str, Any]:
     """`metrics.detailed_scores` of a split, with `images`: {id, miou, pixel_accuracy, confidence} of each.
 
-    The numbers do not depend on `spread`: batches stay as they are, and counts are whole.  ``views`` go to
+    The numbers do not depend on `spread`: batches stay as they are, and counts are whole (with another number
+    of threads the network's own rounding may move a confidence by 1e-7).  ``views`` go to
     `evaluate.probabilities`.  Raises ValueError if checkpoint, dataset and split do not go together.
     """
-    names = checkpoints.load_model(checkpoint).names
-    data = shards.open(dataset)
+    checkpoint = checkpoints.resolve(checkpoint).absolute()  # the best one may become another meanwhile
+    dataset = dataset if shards.is_url(str(dataset)) else Path(dataset).absolute()
+    names, data = checkpoints.load_model(checkpoint).names, shards.open(dataset)
     if data.names != names:
         raise ValueError(f"{dataset} has classes {data.names}, the checkpoint {names}")
     if split not in data.splits:
@@ -45,6 +47,8 @@ def examine(
     for some, records in map(task, parts) if spread is None else spread(task, parts):
         counts += some
         images += records
+    if not counts.confusion_KK.sum():
+        raise ValueError(f"{dataset}: no pixel of split {split!r} has a class; it takes dense labels")
     images.sort(key=lambda record: record["row"])
     return {
         "checkpoint": str(checkpoint),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
+import math
 import os
 import shutil
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +17,7 @@ import torch
 from sparseg import checkpoint, config, flags, nodes, storage, train
 from sparseg.config import Config
 from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt, reason, seldom
+from sparseg.head import RAY_SETTINGS, forget_dead_head, own_temporary_folder
 from sparseg.preparation import finished, move_aside, prepare, print_plan
 from sparseg.saver import SaveError
 
@@ -27,13 +25,6 @@ RESULT_FILE = "result.json"
 """What rank 0 leaves for the driver: the best scores, or an error that a retry would meet again."""
 RAY_FOLDER = ".ray"
 """Ray Train's own notes, in the run's folder while it is driven."""
-RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-"""Set unless the user has set them: no usage statistics, and logs that read as they were printed."""
 
 
 def main(recipe: Config, *, description: str, args: list[str] | None = None) -> None:
@@ -202,25 +193,48 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
 def spread(task: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> Iterator[Any]:
     """task(part) of every part, on `workers` Ray workers at a time -> the results as they come.
 
-    Raises what a task raised, ValueError if the cluster cannot hold so many workers.
+    Raises ValueError at once if the cluster cannot hold so many workers; later what a task raised.
     """
     import ray
 
+    if not parts:
+        return iter(())
     gpus = start_ray(config.with_overrides(Config(), {"resources.workers": 1}))
-    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    if workers > sum(cpus):
-        raise ValueError(f"--workers {workers} need a CPU each, the cluster has CPU {sum(cpus):g}; lower it")
-    each = max(1, int(min(sum(cpus) // workers, max(cpus))))
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    free = ray.available_resources().get("CPU", 0)
+    each = cpus_each([(n.get("CPU", 0), n.get("GPU", 0)) for n in there], workers, gpus, free)
     remote = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
+    return _results(remote, task, parts, workers, each)
+
+
+def cpus_each(nodes: Sequence[tuple[float, float]], workers: int, gpus: float, free: float) -> int:
+    """CPUs for each of `workers` tasks that need `gpus` GPUs each, such that all run at once on nodes with
+    (CPU, GPU); what others hold (all but `free` CPUs) is left to them if that is enough for a CPU each."""
+    total = sum(cpu for cpu, _ in nodes)
+    for each in range(int(max((free if free >= workers else total) // workers, 1)), 0, -1):
+        places = (min(cpu // each, gpu // gpus if gpus else math.inf) for cpu, gpu in nodes)
+        if sum(places) >= workers:
+            return each
+    wants = f"a CPU and {gpus:g} GPU each" if gpus else "a CPU each"
+    there = f"CPU {total:g}, GPU {sum(gpu for _, gpu in nodes):g}"
+    raise ValueError(f"--workers {workers} need {wants}, the cluster has {there}; lower it")
+
+
+def _results(remote: Any, task: Any, parts: Sequence[Any], workers: int, threads: int) -> Iterator[Any]:
+    import ray
+
     waiting, running = list(reversed(parts)), list[Any]()
-    while waiting or running:
-        while waiting and len(running) < workers:
-            running.append(remote.remote(task, waiting.pop(), each))
-        done, running = ray.wait(running)
-        try:
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running.append(remote.remote(task, waiting.pop(), threads))
+            done, running = ray.wait(running)
             yield ray.get(done[0])
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    finally:
+        for left in running:
+            ray.cancel(left, force=True)
 
 
 def _part(task: Callable[[Any], Any], part: Any, threads: int) -> Any:
@@ -239,8 +253,8 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
     if not ray.is_initialized():
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
-        _forget_dead_head()
-        with _own_temporary_folder():
+        forget_dead_head()
+        with own_temporary_folder():
             ray.init(logging_level=logging.ERROR)
     there, resources = ray.cluster_resources(), settings.resources
     gpus = resources.gpus_per_worker
@@ -256,38 +270,3 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
                 f"--resources.{name.lower()}s-per-worker{' or --concurrent' if runs > 1 else ''}"
             )
     return gpus
-
-
-@contextlib.contextmanager
-def _own_temporary_folder() -> Iterator[None]:
-    """Within: what Ray starts puts its temporary files where this process removes them at its end.  Its
-    dashboard leaves a socket behind otherwise, with every start."""
-    before = os.environ.get("TMPDIR")
-    os.environ.setdefault("RAY_TMPDIR", before or "/tmp")  # its sessions stay where they were
-    folder = tempfile.mkdtemp(prefix="sparseg-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["TMPDIR"] = folder
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
-
-
-def _forget_dead_head() -> None:
-    """A head that was killed leaves a note with its address: `ray.init` would wait for it for minutes, and
-    Ray Train's helpers at every end of a run."""
-    note = (
-        Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray/ray_current_cluster"
-    )
-    if os.environ.get("RAY_ADDRESS") or not note.is_file():
-        return
-    address = note.read_text().strip()
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError:
-        print(f"no Ray answers at {address}, where one was started; starting one here", flush=True)
-        note.unlink(missing_ok=True)

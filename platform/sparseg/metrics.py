@@ -110,7 +110,7 @@ def calibration_counts(
     """By bins of the confidence, lowest first: valid pixels, right ones, sum of the confidence -> (N, 3)
     int64."""
     valid = truth_BHW < num_classes
-    confidence = confidence_BHW[valid].double()
+    confidence = confidence_BHW[valid].double().nan_to_num(0.0)
     index = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     columns = (
         torch.ones_like(index),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import glob
@@ -23,18 +22,15 @@ from PIL import Image
 
 from sparseg import checkpoint as checkpoints
 from sparseg import evaluate, pictures, shards
+from sparseg.listing import LIST_FILE, Listing, Row
 from sparseg.pictures import Array, write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 """File names that count as images when a folder is given."""
 SMALLEST_PX = 64  # a smaller image is padded by repetition: the deepest map keeps at least two cells
-LIST_FILE = "predictions.csv"
-COLUMNS = ("image", "mask", "also", "confidence", "unsure", "settings")
 UNSURE = 0.5  # pixels whose most probable class has less are counted as unsure
 PART_IMAGES = 32  # of a worker's turn, at most
 
-Row = dict[str, Any]
-"""COLUMNS of an image, or its `error`."""
 Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function on every part, anywhere, and gives the results as they come."""
 
@@ -59,11 +55,20 @@ class Job:
         ]
 
     @functools.cached_property
-    def settings(self) -> str:
-        """A short name of the network and of all that changes a mask."""
-        weights = checkpoints.resolve(self.checkpoint) / "model.safetensors"
-        told = [shards.checksum(weights), sorted(self.views.items())]
+    def weights(self) -> str:
+        """Checksum of the network."""
+        return shards.checksum(Path(self.checkpoint) / "model.safetensors")
+
+    def settings(self, file: Path) -> str:
+        """A short name of all that a mask depends on: network, views, the image as it is now."""
+        seen = file.stat()
+        told = [self.weights, sorted(self.views.items()), str(file), seen.st_size, seen.st_mtime_ns]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+    def row(self, file: Path, also: str) -> Row:
+        """Of a mask that is going to be written."""
+        row = {"image": str(file), "mask": f"{file.stem}.png", "also": also, "confidence": "", "unsure": ""}
+        return {**row, "settings": self.settings(file)}
 
 
 def predict_folder(
@@ -82,35 +87,37 @@ def predict_folder(
     ``images`` is a file, a folder (not its subfolders) or a glob pattern.  ``overlay`` adds
     STEM_overlay.jpg, ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.
     OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, and the share
-    of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again.
+    of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again,
+    unless the image has changed.
     ``spread`` hands the work to workers; ``views`` go to `evaluate.probabilities`.  An unreadable image is
     named on stderr, counted and skipped.
 
     Raises ValueError, before anything is written, if there is no image, if two share a stem, if an output
     exists (allowed with ``force``) or would replace an input, or if the checkpoint cannot be read.
     """
-    files, folder = list_images(images), Path(out)
+    files = [file.absolute() for file in list_images(images)]
+    folder, checkpoint = Path(out).absolute(), checkpoints.resolve(checkpoint).absolute()
     checkpoints.load_model(checkpoint)
     job = Job(str(checkpoint), str(folder), overlay, probabilities, views)
     _check_outputs(files, folder, job.kinds)
-    rows = [] if force else _rows_of(folder / LIST_FILE)
-    own = {row["image"]: row for row in rows if row["settings"] == job.settings}
-    missing = [file for file in files if not _complete(own.get(str(file.resolve())), folder, job)]
+    listing = Listing(folder)
+    own = {file: listing.own(f"{file.stem}.png", job.settings(file)) for file in files}
+    missing = [file for file in files if force or not _complete(own[file], folder, job)]
     if not force:
         _refuse_existing(missing, folder, job, own)
-    folder.mkdir(parents=True, exist_ok=True)
     if len(missing) < len(files):
         print(f"{len(files) - len(missing)} of {len(files)} images are there already", file=sys.stderr)
+    also = {file: " ".join(_kinds_of(own[file], job)) for file in missing}
     results = _predicted(job, missing) if spread is None else _by_workers(job, missing, spread)
+    folder.mkdir(parents=True, exist_ok=True)
     failures = 0
-    with _Listing(folder, {str(file.resolve()) for file in missing}) as listing:
+    with listing.writing(job.row(file, also[file]) for file in missing) as write:
         for row in _with_progress(results, len(missing)):
             if "error" in row:
                 print(row["error"], file=sys.stderr)
                 failures += 1
             else:
-                before = own.get(row["image"], {"also": ""})["also"].split()
-                listing.add({**row, "also": " ".join(dict.fromkeys(before + job.kinds[1:]))})
+                write({**row, "also": also[Path(row["image"])]})
     refused = f", {failures} could not be read" if failures else ""
     print(f"{len(files) - failures} of {len(files)} images -> {folder}{refused}", file=sys.stderr)
     return failures
@@ -119,12 +126,13 @@ def predict_folder(
 def _by_workers(job: Job, files: Sequence[Path], spread: Spread) -> Iterator[Row]:
     size = max(min(len(files) // 16, PART_IMAGES), 1)
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    for rows in spread(functools.partial(predict_part, job), parts):
-        yield from rows
+    results = spread(functools.partial(predict_part, job), parts)  # refuses now what it must refuse
+    return (row for rows in results for row in rows)
 
 
 def predict_part(job: Job, files: Sequence[Path]) -> list[Row]:
     """Predict some images and write their files -> their rows; what a worker does."""
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
     return list(_predicted(job, files))
 
 
@@ -150,8 +158,7 @@ def _predicted(job: Job, files: Sequence[Path]) -> Iterator[Row]:
         mask = stem.with_name(f"{file.stem}.png")
         write_whole(mask, shards.encode_label(label_HW, loaded.palette))
         sure, unsure = float(confidence_HW.mean()), float((confidence_HW < UNSURE).mean())
-        numbers = {"confidence": f"{sure:.4f}", "unsure": f"{unsure:.4f}", "settings": job.settings}
-        yield {"image": str(file.resolve()), "mask": mask.name, **numbers}
+        yield job.row(file, "") | {"confidence": f"{sure:.4f}", "unsure": f"{unsure:.4f}"}
 
 
 def predict_image(
@@ -188,52 +195,20 @@ def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
         yield from progress.track(rows, total=total)
 
 
-# ------------------------------------------------------------------------------------------------ the list
+# --------------------------------------------------------------------------------------------------- files
 
 
-class _Listing:
-    """OUT/predictions.csv: keeps the rows of other images, takes a row for each new one, at once on disk."""
-
-    def __init__(self, folder: Path, replaced: set[str]) -> None:
-        path = folder / LIST_FILE
-        kept = [row for row in _rows_of(path) if row["image"] not in replaced]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(kept)
-        write_whole(path, text.getvalue().encode())
-        self.file = path.open("a", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, COLUMNS)
-
-    def __enter__(self) -> _Listing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def add(self, row: Row) -> None:
-        """Append the row of an image whose files are written."""
-        self.writer.writerow(row)
-        self.file.flush()
-
-
-def _rows_of(path: Path) -> list[Row]:
-    """Complete rows: the last line of a command that was killed may be cut."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+def _kinds_of(row: Row | None, job: Job) -> list[str]:
+    """Endings of what is ours besides the mask, with those of the job."""
+    before = row["also"].split() if row is not None else []
+    return list(dict.fromkeys(before + job.kinds[1:]))
 
 
 def _complete(row: Row | None, folder: Path, job: Job) -> bool:
-    if row is None:
+    if row is None or not row["confidence"]:
         return False
-    stem = row["mask"].removesuffix(".png")
-    written = {".png", *row["also"].split()}
+    stem, written = row["mask"].removesuffix(".png"), {".png", *row["also"].split()}
     return all(kind in written and (folder / f"{stem}{kind}").is_file() for kind in job.kinds)
-
-
-# --------------------------------------------------------------------------------------------------- files
 
 
 def list_images(images: str | Path) -> list[Path]:
@@ -290,9 +265,9 @@ def _check_outputs(files: Sequence[Path], folder: Path, kinds: Sequence[str]) ->
                 raise ValueError(f"{target} is one of the images; name another output folder")
 
 
-def _refuse_existing(files: Sequence[Path], folder: Path, job: Job, own: Mapping[str, Row]) -> None:
+def _refuse_existing(files: Sequence[Path], folder: Path, job: Job, own: Mapping[Path, Row | None]) -> None:
     for file, kind in ((file, kind) for file in files for kind in job.kinds):
-        target, row = folder / f"{file.stem}{kind}", own.get(str(file.resolve()))
+        target, row = folder / f"{file.stem}{kind}", own[file]
         if target.exists() and (row is None or kind not in (".png", *row["also"].split())):
             raise ValueError(
                 f"{target} exists already, and {LIST_FILE} does not say that it is of this checkpoint with "

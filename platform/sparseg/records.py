@@ -110,10 +110,16 @@ def number(value: Any) -> float | None:
 
 
 def training_seconds(run: RunRecord) -> float:
-    """Seconds of training, without validations and pauses: over the logged lines, images / (images/s)."""
+    """Seconds of training, without validations and pauses: over the logged lines, images / (images/s).
+
+    Raises ValueError if the run does not tell.
+    """
+    batch_size = run.config.get("optim.batch_size")
+    if batch_size is None or not all(number(line.get("images_per_s")) for line in run.train):
+        raise ValueError(f"{run.name}: its config.json or metrics.jsonl does not tell how long it trained")
     seconds, before = 0.0, 0
     for line in run.train:
-        images = (line["step"] - before) * run.config["optim.batch_size"]
+        images = (line["step"] - before) * batch_size
         seconds, before = seconds + images / line["images_per_s"], line["step"]
     return seconds
 

@@ -138,7 +138,7 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
         ("last val mIoU, %", _percent(run.val[-1].get("miou") if run.val else None)),
         ("steps", _show(last.get("step"))),
         ("images/s (median)", _show(statistics.median(speeds) if speeds else None, 1)),
-        ("training time", duration(training_seconds(run)) if speeds else DASH),
+        ("training time", _training_time(run)),
     ]
     tiles = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in cards)
     known = [(name, field, run.config.get(field)) for name, field in SUMMARY]
@@ -167,6 +167,13 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
         f"<details><summary>Environment</summary>{_facts(dotted(run.environment).items())}</details>"
         "</details></section>"
     )
+
+
+def _training_time(run: RunRecord) -> str:
+    try:
+        return duration(training_seconds(run)) if run.train else DASH
+    except ValueError:
+        return DASH
 
 
 def _facts(pairs: Iterable[tuple[str, Any]]) -> str:

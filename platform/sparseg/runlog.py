@@ -39,7 +39,7 @@ PACKAGES = (
 )
 
 
-SHOWN_IMAGES = 4  # of a validation, on TensorBoard
+SHOWN_IMAGES, SHOWN_PX = 4, 512  # of a validation, on TensorBoard
 OWNER_FILE = ".owner"
 """Names the process that writes the run.  The workers of a killed driver may live on for some seconds."""
 
@@ -72,6 +72,7 @@ class RunLog:
         self.writer = _tensorboard(self.folder) if config.run.tensorboard else None
         self.mark_s = time.perf_counter()
         self.steps_timed, self.seconds_timed = 0, 0.0
+        self.shown_step = -1
 
     @property
     def metrics_bytes(self) -> int:
@@ -136,15 +137,16 @@ class RunLog:
         truth_BHW: Tensor,
         palette: Sequence[drawing.Colour],
     ) -> None:
-        """TensorBoard: the first images of a validation, prediction beside truth."""
-        if self.writer is None:
+        """TensorBoard: the first images of a step's first batch, prediction beside truth."""
+        if self.writer is None or step == self.shown_step:
             return
+        self.shown_step = step
         shown = zip(image_B3HW[:SHOWN_IMAGES], prediction_BHW, truth_BHW, strict=False)
         for number, (image_3HW, *labels) in enumerate(shown):
-            image_HW3 = image_3HW.permute(1, 2, 0).numpy()
-            sides = [
-                drawing.overlay(image_HW3, label.to(torch.uint8).cpu().numpy(), palette) for label in labels
-            ]
+            every = math.ceil(max(image_3HW.shape) / SHOWN_PX)  # the event file grows with each validation
+            image_HW3 = image_3HW.permute(1, 2, 0)[::every, ::every].numpy()
+            small = [label[::every, ::every].to(torch.uint8).cpu().numpy() for label in labels]
+            sides = [drawing.overlay(image_HW3, label_HW, palette) for label_HW in small]
             self.writer.add_image(f"val/image_{number}", np.hstack(sides), step, dataformats="HWC")
 
     def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def validate(running: Running) -> dict[str, Any]:
 
     def note(rows: Sequence[int], image: Tensor, p_BKHW: Tensor, truth_BHW: Tensor) -> None:
         running.watchdog.beat()
-        if running.log is not None and rows[0] == 0:
+        if running.log is not None:
             running.log.pictures(progress.step, image, p_BKHW.argmax(1), truth_BHW, data.palette)
 
     with average.swapped_in(network) if average is not None else contextlib.nullcontext():

@@ -42,6 +42,8 @@ def _report(options: argparse.Namespace) -> None:
         raise ValueError(f"--images must be at least 0, got {options.images}")
     folders = [Path(run) for run in options.runs]
     if len(folders) == 1 and sweep_page.is_sweep(folders[0]):
+        if options.dataset:
+            raise ValueError(f"--dataset is for runs; {folders[0]} is a sweep, give one of its trials")
         checkpoint.write_text(Path(options.html), sweep_page.html_of(folders[0]))
     else:
         found = [_findings(folder, options) for folder in folders] if options.dataset else []
@@ -50,8 +52,9 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _findings(folder: Path, options: argparse.Namespace) -> str:
-    from sparseg import examination, findings
+    from sparseg import checkpoint, examination, findings
 
+    folder = checkpoint.resolve(folder)
     found = examination.examine(folder, options.dataset, options.split)
     sheets = findings.sheets_of(folder, options.dataset, found, count=options.images, train_split="train")
     return findings.html_of(found, sheets)

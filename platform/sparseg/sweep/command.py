@@ -44,7 +44,10 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
     """Read and check the command line -> (sweep, --dry-run given).  Raises ValueError in one line."""
     own, rest = _split(args, description)
     trainer = _trainer_file(trainers, own.trainer)
-    base, dry_run = flags.parse(load_file(trainer).recipe(), rest)
+    recipe = load_file(trainer)
+    base, dry_run = flags.parse(recipe.recipe(), rest)
+    if not dry_run and hasattr(recipe, "make_data") and base.data.root == recipe.recipe().data.root:
+        recipe.make_data()  # of the demo: nobody has it on disk
     base = config.with_overrides(base, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
     if "://" in base.run.storage:
         raise ValueError(

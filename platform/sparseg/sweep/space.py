@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,7 @@ def load_file(path: Path) -> types.ModuleType:
         if spec is None or spec.loader is None:
             raise ImportError("not a .py file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up there
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error

@@ -88,6 +88,7 @@ def identity(sweep: Sweep) -> dict[str, Any]:
         "grid": sweep.sampler == "grid",
         "seeds": list(sweep.seeds),
         "cost": sweep.cost,
+        "study": sweep.study_url,
         **{f"space {name}": plain(entry) for name, entry in sweep.space.items()},
         **{name: value for name, value in fixed.items() if name == "run.seed" or not name.startswith(free)},
     }
@@ -104,8 +105,7 @@ def refuse_other_sweep(sweep: Sweep) -> None:
             if saved.get(name) != wanted.get(name):
                 raise ValueError(
                     f"{sweep.folder} holds a sweep with {name}={saved.get(name)}, this one has "
-                    f"{wanted.get(name)}; give another --sweep.name, the same value, or --run.fresh (moves "
-                    "the old sweep aside)"
+                    f"{wanted.get(name)}; give another --sweep.name, or the same value"
                 )
     write_text(path, json.dumps(wanted, indent=2))
 
@@ -132,6 +132,15 @@ def open_study(sweep: Sweep) -> optuna.Study:
     except Exception as error:
         place, why = sweep.study_url or "study.db", " ".join(str(error).split())
         raise ValueError(f"--sweep.study {place}: cannot be opened ({why})") from error
+    known, wanted = study.user_attrs.get("identity"), json.loads(json.dumps(identity(sweep)))
+    if sweep.study_url is not None:  # a database is shared, and a study is found there by its name alone
+        if known is None and not study.trials:
+            study.set_user_attr("identity", wanted)
+        elif known != wanted:
+            raise ValueError(
+                f"--sweep.study {sweep.study_url} holds another sweep named {sweep.folder.name}; give "
+                "another --sweep.name"
+            )
     # a study that goes on must not draw again what it drew at its start
     study.sampler = _sampler(sweep.sampler, sweep.seed * 100_003 + len(study.trials))
     points = sweep.grid or []
