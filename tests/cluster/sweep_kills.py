@@ -90,7 +90,7 @@ def main() -> None:
             assert code == 0, f"the command ended with {code}; see {folder}/log.txt"
         else:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                driver.wait(timeout=rng.uniform(25, 90))
+                driver.wait(timeout=rng.uniform(12, 35))
             driver.kill()
             driver.wait()
             now = finished(folder)
