@@ -24,6 +24,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from driving import MARK, processes, wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -58,9 +62,8 @@ def finished(folder: Path) -> dict[int, tuple[Any, ...]]:
 
 
 def trial_processes() -> list[int]:
-    """Processes of Tune that train a trial."""
-    found = subprocess.run(["pgrep", "-f", "^ray::ImplicitFunc"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    """Processes of ours in which Tune trains a trial."""
+    return list(processes("ray::ImplicitFunc"))
 
 
 def main() -> None:
@@ -71,7 +74,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng, folder = random.Random(options.seed), Path(tempfile.mkdtemp(prefix="sparseg-sweep-"))
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    environment = (
+        os.environ | MARK | {"RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     log, before = (folder / "log.txt").open("w"), dict[int, tuple[Any, ...]]()
     for attempt in range(options.kills + 1):
@@ -79,13 +84,12 @@ def main() -> None:
         driver = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         last = attempt == options.kills
         if last:  # this time one trial's process
-            while driver.poll() is None and not trial_processes():
-                time.sleep(0.5)
+            wait_until(lambda: bool(trial_processes()), 120)
             time.sleep(rng.uniform(4, 12))
             victims = trial_processes()
-            if victims:
-                os.kill(victims[0], signal.SIGKILL)
-                print(f"killed the process of a trial, {victims[0]}", flush=True)
+            assert victims, "no trial was left to kill; give more --trials"
+            os.kill(victims[0], signal.SIGKILL)
+            print("killed the process of a trial", flush=True)
             code = driver.wait()
             assert code == 0, f"the command ended with {code}; see {folder}/log.txt"
         else:
@@ -93,6 +97,7 @@ def main() -> None:
                 driver.wait(timeout=rng.uniform(12, 35))
             driver.kill()
             driver.wait()
+            wait_until(lambda: not trial_processes(), 60)
             now = finished(folder)
             print(f"killed the driver with {len(now)} of {options.trials} trials finished", flush=True)
         now = finished(folder)
