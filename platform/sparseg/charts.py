@@ -251,6 +251,7 @@ svg{width:100%;max-width:620px;display:block}svg text{fill:var(--faint);font-siz
  align-items:center;font-size:14px}
 .bars .name{overflow-wrap:anywhere}.bar{background:var(--line);border-radius:4px;overflow:hidden}
 .bar i{display:block;height:13px}.bar i+i{margin-top:1px}
+.charts+figure{margin-top:24px}
 .heat{width:auto;font-size:12px}.heat td{padding:4px 6px}.turned{vertical-align:bottom}
 .turned span{writing-mode:vertical-rl;transform:rotate(180deg)}
 .num{font-variant-numeric:tabular-nums;text-align:right}
