@@ -65,7 +65,8 @@ def test_an_image_without_any_truth_is_neither_worst_nor_best(
 def test_what_is_wrong_is_marked_where_it_is(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     run, data, found = trained
     record = shards.open(data).splits["val"][0]
-    row = findings._dense_row(findings.checkpoints.load_model(run), record, found["views"])
+    loaded = checkpoint.load_model(run)
+    row = findings._row(loaded, record, found["views"], findings._dense_row)
     changed = (row["wrong"].astype(int) != row["image"]).any(-1)
     agree = (row["truth"] == row["prediction"]).all(-1)
     assert changed.any() and not (changed & agree).any()

@@ -3,7 +3,7 @@ counts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,11 @@ from sparseg import loader, metrics
 from sparseg.metrics import Counts
 from sparseg.mixture import world_size
 
+SMALLEST_PX = (
+    64  # whoever takes images of any size pads smaller ones: the deepest map keeps at least two cells
+)
+Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Calls a function on every part, anywhere, and gives the results as they come."""
 OnBatch = Callable[[Sequence[int], Tensor, Tensor, Tensor], None]
 TILES = {"cuda": 8, "cpu": 1}
 """Windows at a time; on a CPU a batch gains nothing."""

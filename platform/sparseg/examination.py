@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from sparseg import checkpoint as checkpoints
 from sparseg import evaluate, loader, metrics, shards
+from sparseg.evaluate import Spread
 from sparseg.metrics import Counts
 
 PART_BATCHES = 4  # of a worker's turn
 Part = tuple[Counts, list[dict[str, Any]]]
-Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Calls a function on every part, anywhere, and gives the results as they come."""
 
 
 def examine(
@@ -66,7 +65,7 @@ def examine_part(
     """Counts of some batches, and a record of each of their images; what a worker does."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded, rows = checkpoints.load_model(checkpoint, device), shards.open(dataset).splits[split]
-    num_classes = len(loaded.names)
+    num_classes, ids = len(loaded.names), rows.select_columns(["id"])  # without decoding images again
     records: list[dict[str, Any]] = []
 
     def note(numbers: Sequence[int], image: Tensor, p_BKHW: Tensor, truth_BHW: Tensor) -> None:
@@ -74,7 +73,7 @@ def examine_part(
         for row, found, truth, sure in zip(numbers, prediction_BHW, truth_BHW, confidence_BHW, strict=True):
             scored = metrics.scores(metrics.confusion(found, truth, num_classes), loaded.names)
             known = {name: scored[name] if scored["pixels"] else None for name in ("miou", "pixel_accuracy")}
-            records.append({"row": row, "id": rows[row]["id"], **known, "confidence": sure.mean().item()})
+            records.append({"row": row, "id": ids[row]["id"], **known, "confidence": sure.mean().item()})
 
     counts = evaluate.evaluate(
         loaded.model, rows, num_classes, device=device, batches=batches, details=True, on_batch=note, **views

@@ -24,10 +24,10 @@ from sparseg import checkpoint as checkpoints
 from sparseg import evaluate
 from sparseg.checkpoint import Loaded
 from sparseg.config import DataConfig, ModelConfig
+from sparseg.evaluate import SMALLEST_PX
 
 FORMATS = ("safetensors", "torch-export", "onnx", "hub")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-SMALLEST_PX = 64  # of predict, too
 TOLERANCE = 1e-3  # between the probabilities of a program and of the network
 ANY_SIZE = ({0: "batch", 2: "height", 3: "width"},)
 Run = Callable[[Tensor], Tensor]

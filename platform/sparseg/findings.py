@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sparseg import checkpoint as checkpoints
 from sparseg import pictures, predict, shards
@@ -17,6 +16,7 @@ from sparseg.config import UNLABELLED
 from sparseg.pictures import Array
 
 CELL_PX = 300
+Draw = Callable[[Array, Array, Array, Sequence[pictures.Colour]], dict[str, Array]]
 SCORES = (
     ("mIoU", "miou"),
     ("pixel accuracy", "pixel_accuracy"),
@@ -58,25 +58,23 @@ def sheets_of(
     ``count`` images each; views as in the examination.
     """
     loaded, data = checkpoints.load_model(checkpoint), shards.open(dataset)
-    ranked = sorted(found["images"], key=lambda image: image["miou"] if image["miou"] is not None else 2.0)
-    ranked = [image for image in ranked if image["miou"] is not None]
-    legend = dict(zip(loaded.names, loaded.palette, strict=True))
-    split, sheets = data.splits[found["split"]], {}
+    scored = [image for image in found["images"] if image["miou"] is not None]
+    ranked = sorted(scored, key=lambda image: image["miou"])
+    split, chosen = data.splits[found["split"]], dict[str, tuple[list[Any], Draw]]()
     for caption, images in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
-        rows = [_dense_row(loaded, split[image["row"]], found["views"]) for image in images]
         scores = ", ".join(f"{image['id']} {100 * image['miou']:.1f}" for image in images)
+        records = [split[image["row"]] for image in images]
+        chosen[f"The {caption} of {found['split']}, mIoU in %: {scores}"] = records, _dense_row
+    if train_split in data.splits:
+        some = data.splits[train_split]
+        records = [some[row] for row in spread_over(len(some), count)]
+        chosen[f"Images of {train_split} with what was annotated"] = records, _sparse_row
+    legend, sheets = dict(zip(loaded.names, loaded.palette, strict=True)), {}
+    for caption, (records, draw) in chosen.items():
+        rows = [_row(loaded, record, found["views"], draw) for record in records]
         if rows:
             columns = {name: [row[name] for row in rows] for name in rows[0]}
-            sheets[f"The {caption} of {found['split']}, mIoU in %: {scores}"] = pictures.sheet(
-                columns, cell_px=CELL_PX, legend=legend
-            )
-    if train_split in data.splits and count:
-        some = data.splits[train_split]
-        rows = [_sparse_row(loaded, some[row], found["views"]) for row in spread_over(len(some), count)]
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        sheets[f"Images of {train_split} with what was annotated"] = pictures.sheet(
-            columns, cell_px=CELL_PX, legend=legend
-        )
+            sheets[caption] = pictures.sheet(columns, cell_px=CELL_PX, legend=legend)
     return sheets
 
 
@@ -86,34 +84,32 @@ def spread_over(length: int, count: int) -> Sequence[int]:
     return [length * number // count for number in range(count)]
 
 
-def _dense_row(
-    loaded: checkpoints.Loaded, record: Mapping[str, Any], views: Mapping[str, Any]
+def _row(
+    loaded: checkpoints.Loaded, record: Mapping[str, Any], views: Mapping[str, Any], draw: Draw
 ) -> dict[str, Array]:
     image_HW3 = shards.decode_image(record["image"]["bytes"])
-    truth_HW = shards.decode_label(record["label"]["bytes"])
-    predicted_HW = _predicted(loaded, image_HW3, views)
-    wrong_HW = np.where((predicted_HW != truth_HW) & (truth_HW < len(loaded.names)), 0, UNLABELLED)
+    device = str(next(loaded.model.parameters()).device)
+    p_KHW = predict.predict_image(loaded.model, image_HW3, device, **views)
+    label_HW = shards.decode_label(record["label"]["bytes"])
+    return draw(image_HW3, label_HW, p_KHW.argmax(0).astype(np.uint8), loaded.palette)
+
+
+def _dense_row(
+    image_HW3: Array, truth_HW: Array, predicted_HW: Array, palette: Sequence[pictures.Colour]
+) -> dict[str, Array]:
+    wrong_HW = np.where((predicted_HW != truth_HW) & (truth_HW < len(palette)), 0, UNLABELLED)
     return {
         "image": image_HW3,
-        "truth": pictures.overlay(image_HW3, truth_HW, loaded.palette),
-        "prediction": pictures.overlay(image_HW3, predicted_HW, loaded.palette),
+        "truth": pictures.overlay(image_HW3, truth_HW, palette),
+        "prediction": pictures.overlay(image_HW3, predicted_HW, palette),
         "wrong": pictures.overlay(image_HW3, wrong_HW.astype(np.uint8), [(230, 0, 60)], 0.8),
     }
 
 
 def _sparse_row(
-    loaded: checkpoints.Loaded, record: Mapping[str, Any], views: Mapping[str, Any]
+    image_HW3: Array, label_HW: Array, predicted_HW: Array, palette: Sequence[pictures.Colour]
 ) -> dict[str, Array]:
-    image_HW3 = shards.decode_image(record["image"]["bytes"])
-    label_HW = shards.decode_label(record["label"]["bytes"])
-    predicted_HW = _predicted(loaded, image_HW3, views)
     return {
-        "image, annotated": pictures.draw_clicks(image_HW3, label_HW, loaded.palette, zoom=2),
-        "prediction": pictures.overlay(image_HW3, predicted_HW, loaded.palette),
+        "image, annotated": pictures.draw_clicks(image_HW3, label_HW, palette, zoom=2),
+        "prediction": pictures.overlay(image_HW3, predicted_HW, palette),
     }
-
-
-def _predicted(loaded: checkpoints.Loaded, image_HW3: Array, views: Mapping[str, Any]) -> Array:
-    device = str(next(loaded.model.parameters()).device)
-    with torch.inference_mode():
-        return predict.predict_image(loaded.model, image_HW3, device, **views).argmax(0).astype(np.uint8)

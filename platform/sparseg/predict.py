@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,14 @@ from PIL import Image
 
 from sparseg import checkpoint as checkpoints
 from sparseg import evaluate, pictures, shards
+from sparseg.evaluate import SMALLEST_PX, Spread
 from sparseg.listing import LIST_FILE, Listing, Row
 from sparseg.pictures import Array, write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 """File names that count as images when a folder is given."""
-SMALLEST_PX = 64  # a smaller image is padded by repetition: the deepest map keeps at least two cells
 UNSURE = 0.5  # pixels whose most probable class has less are counted as unsure
 PART_IMAGES = 32  # of a worker's turn, at most
-
-Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Calls a function on every part, anywhere, and gives the results as they come."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +94,7 @@ def predict_folder(
     """
     files = [file.absolute() for file in list_images(images)]
     folder, checkpoint = Path(out).absolute(), checkpoints.resolve(checkpoint).absolute()
-    checkpoints.load_model(checkpoint)
+    loaded = checkpoints.load_model(checkpoint, "cpu" if spread is not None else _device())
     job = Job(str(checkpoint), str(folder), overlay, probabilities, views)
     _check_outputs(files, folder, job.kinds)
     listing = Listing(folder)
@@ -108,7 +105,7 @@ def predict_folder(
     if len(missing) < len(files):
         print(f"{len(files) - len(missing)} of {len(files)} images are there already", file=sys.stderr)
     also = {file: " ".join(_kinds_of(own[file], job)) for file in missing}
-    results = _predicted(job, missing) if spread is None else _by_workers(job, missing, spread)
+    results = _predicted(job, loaded, missing) if spread is None else _by_workers(job, missing, spread)
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     with listing.writing(job.row(file, also[file]) for file in missing) as write:
@@ -133,19 +130,21 @@ def _by_workers(job: Job, files: Sequence[Path], spread: Spread) -> Iterator[Row
 def predict_part(job: Job, files: Sequence[Path]) -> list[Row]:
     """Predict some images and write their files -> their rows; what a worker does."""
     Path(job.folder).mkdir(parents=True, exist_ok=True)
-    return list(_predicted(job, files))
+    return list(_predicted(job, checkpoints.load_model(job.checkpoint, _device()), files))
 
 
-def _predicted(job: Job, files: Sequence[Path]) -> Iterator[Row]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = checkpoints.load_model(job.checkpoint, device)
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> Iterator[Row]:
     for file in files:
         try:
             image_HW3 = read_image(file)
         except ValueError as error:
             yield {"error": str(error)}
             continue
-        p_KHW = predict_image(loaded.model, image_HW3, device, **job.views)
+        p_KHW = predict_image(loaded.model, image_HW3, _device(), **job.views)
         stem = Path(job.folder) / file.stem
         label_HW, confidence_HW = p_KHW.argmax(0).astype(np.uint8), p_KHW.max(0)
         if job.overlay:

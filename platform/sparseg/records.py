@@ -105,8 +105,8 @@ def dotted(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 def number(value: Any) -> float | None:
     """A finite number, or None for anything else."""
-    isnumber = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if isnumber else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
 
 
 def training_seconds(run: RunRecord) -> float:
