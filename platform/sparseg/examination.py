@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def examine(
     """
     checkpoint = checkpoints.resolve(checkpoint).absolute()  # the best one may become another meanwhile
     dataset = dataset if shards.is_url(str(dataset)) else Path(dataset).absolute()
-    names, data = checkpoints.load_model(checkpoint).names, shards.open(dataset)
+    names = json.loads(checkpoints.read_metadata(checkpoint / "model.safetensors")["classes"])
+    data = shards.open(dataset)
     if data.names != names:
         raise ValueError(f"{dataset} has classes {data.names}, the checkpoint {names}")
     if split not in data.splits:

@@ -20,9 +20,11 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import OptunaError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from sqlalchemy.exc import SQLAlchemyError
 
 from sparseg import config
 from sparseg.config import Config
@@ -129,7 +131,7 @@ def open_study(sweep: Sweep) -> optuna.Study:
             directions=["maximize", "minimize"] if sweep.cost else ["maximize"],
             load_if_exists=True,
         )
-    except Exception as error:
+    except (OptunaError, SQLAlchemyError, ImportError, OSError) as error:
         place, why = sweep.study_url or "study.db", " ".join(str(error).split())
         raise ValueError(f"--sweep.study {place}: cannot be opened ({why})") from error
     known, wanted = study.user_attrs.get("identity"), json.loads(json.dumps(identity(sweep)))
