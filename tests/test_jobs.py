@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import tiny
 from driving import logged, wait_until, workers
+from sweeping import tiny_sweep
 
 from sparseg import config
 
@@ -95,3 +96,14 @@ def test_a_job_is_submitted_followed_stopped_and_goes_on(dashboard: str, tmp_pat
     logs_with(dashboard, "second", f"going on after step {done} with 2 workers")
     logs_with(dashboard, "second", f"step {done + 1}/4000")
     job(dashboard, "stop", "second")
+
+
+def test_a_sweep_is_submitted(dashboard: str, tmp_path: Path) -> None:
+    command, folder = tiny_sweep(tmp_path, workers=1)
+    submit = ["submit", "--working-dir", ".", "--runtime-env", "cluster/runtime_env.yaml"]
+    told = job(dashboard, *submit, "--submission-id", "sweep", "--", *command)
+    assert "[s] trial 1 failed: " in told
+    assert "succeeded" in told
+    found = json.loads((folder / "results.json").read_text())
+    assert [trial["state"] for trial in found["trials"]] == ["finished", "failed"]
+    assert "best: trial 0" in told

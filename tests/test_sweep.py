@@ -1,59 +1,30 @@
-"""Sweeps: command line, the study as the only state, pruning, results; and a whole one on local Ray."""
+"""Sweeps: command line, the study as the only state, results."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import optuna
 import pytest
 import ray
 from optuna.trial import TrialState
-from PIL import Image
+from sweeping import maker, report, search_of
 
-from sparseg import config, flags, launch, shards, sweep
-from sparseg.config import UNLABELLED
+from sparseg import config, flags, launch, sweep
 from sparseg.sweep import results, runner
 from sparseg.sweep.space import load_file
-from sparseg.sweep.study import StudySearch, open_study, refuse_other_sweep, trial_configs
+from sparseg.sweep.study import refuse_other_sweep, trial_configs
 
 ROOT = Path(__file__).resolve().parents[1]
-SPACE = """from sparseg.sweep import choice, uniform
-SPACE = {"loss.bandwidth": uniform(0.25, 4, log=True), "model.multi_grid": choice(True, False)}
-"""
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., sweep.Sweep]:
     """Sweeps of camvid named `s` in tmp_path."""
-    (tmp_path / "space.py").write_text(SPACE)
-
-    def make(*args: str, space: str = "") -> sweep.Sweep:
-        if space:
-            (tmp_path / "space.py").write_text(f"from sparseg.sweep import choice\n{space}")
-        words = ["--trainer", "camvid", "--space", str(tmp_path / "space.py"), "--sweep.name", "s"]
-        found, _ = sweep.parse(ROOT / "trainers", [*words, "--run.storage", str(tmp_path), *args])
-        found.folder.mkdir(exist_ok=True)
-        return found
-
-    return make
-
-
-def search_of(found: sweep.Sweep) -> tuple[StudySearch, optuna.Study]:
-    study = open_study(found)
-    return StudySearch(found, study, lambda number: None), study
-
-
-def report(step: int, miou: float, *, total: int = 9, **more: object) -> dict[str, object]:
-    base = {"miou": miou, "step": step, "steps": step, "total_steps": total, "scores": [{"miou": miou}]}
-    return {**base, **more}
+    return maker(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -195,52 +166,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-# --------------------------------------------------------------------------------------- pruning and outcomes
-
-
-@pytest.mark.parametrize(("scheduler", "pruned"), [("asha", True), ("none", False)])
-def test_worse_trial_ends_at_its_first_rung_even_after_a_restart(
-    make: Callable[..., sweep.Sweep], scheduler: str, pruned: bool
-) -> None:
-    found = make("--scheduler", scheduler)
-    search, _ = search_of(found)
-    search.suggest("good")
-    assert not any(search.stop("good", report(step, 0.5)) for step in range(1, 10))
-    search.on_trial_complete("good", report(9, 0.5, finished=True))
-    search, study = search_of(found)
-    search.suggest("bad")
-    assert search.stop("bad", report(1, 0.1)) is pruned
-    if pruned:
-        search.on_trial_complete("bad", report(1, 0.1))
-        assert (study.trials[1].state, study.trials[1].value) == (TrialState.PRUNED, 0.1)
-
-
-def test_median_waits_for_three_trials(make: Callable[..., sweep.Sweep]) -> None:
-    search, _ = search_of(make("--scheduler", "median"))
-    for trial in "abc":
-        search.suggest(trial)
-        assert not any(search.stop(trial, report(step, 0.5)) for step in range(1, 10))
-        search.on_trial_complete(trial, report(9, 0.5, finished=True))
-    search.suggest("bad")
-    assert not search.stop("bad", report(0, 0.1))
-    assert search.stop("bad", report(2, 0.1))
-
-
-def test_run_that_reached_its_last_step_is_not_pruned(make: Callable[..., sweep.Sweep]) -> None:
-    search, _ = search_of(make())
-    search.suggest("good"), search.suggest("bad")
-    assert not search.stop("good", report(9, 0.5))
-    assert not search.stop("bad", report(9, 0.1))
-
-
-def test_resumed_run_may_repeat_a_report(
-    make: Callable[..., sweep.Sweep], recwarn: pytest.WarningsRecorder
-) -> None:
-    search, study = search_of(make())
-    search.suggest("a")
-    search.stop("a", report(3, 0.2)), search.stop("a", report(3, 0.2)), search.stop("a", report(6, 0.4))
-    assert study.trials[0].intermediate_values == {3: 0.2, 6: 0.4}
-    assert not [warning for warning in recwarn if "already reported" in str(warning.message)]
+# ------------------------------------------------------------------------------------------------ outcomes
 
 
 def test_every_end_is_recorded(make: Callable[..., sweep.Sweep]) -> None:
@@ -342,59 +268,3 @@ def test_what_does_not_fit_is_refused_with_need_and_supply(monkeypatch: pytest.M
     assert launch.start_ray(settings, runs=2) == 0
     with pytest.raises(ValueError, match=r"in 3 runs .*needs 6 CPU, the cluster has CPU 4.* --concurrent"):
         launch.start_ray(settings, runs=3)
-
-
-# ------------------------------------------------------------------------------------------------ end to end
-
-
-def rows(count: int, split: str) -> Iterator[dict[str, object]]:
-    """Pictures of two halves, 48 x 48; two labelled pixels in training."""
-    rng = np.random.default_rng(count)
-    for number in range(count):
-        mask = np.zeros((48, 48), np.uint8)
-        mask[:, 24:] = 1 + number % 2
-        picture = np.stack([mask * 90, 200 - mask * 60, mask * 20], 2) + rng.integers(0, 40, (48, 48, 3))
-        buffer = io.BytesIO()
-        Image.fromarray(picture.astype(np.uint8)).save(buffer, "PNG")
-        label = mask if split == "val" else np.full_like(mask, UNLABELLED)
-        label[10, 10], label[10, 40] = mask[10, 10], mask[10, 40]
-        size = {"height": 48, "width": 48}
-        yield {"id": f"{split}{number}", "image": buffer.getvalue(), "label": label, "mask": mask, **size}
-
-
-@pytest.mark.slow
-def test_sweep_on_local_ray_survives_a_failing_trial_and_is_not_repeated(tmp_path: Path) -> None:
-    shards.write(
-        tmp_path / "set", {"train": lambda: rows(8, "train"), "val": lambda: rows(4, "val")}, ["a", "b", "c"]
-    )
-    (tmp_path / "space.py").write_text(
-        "from sparseg.sweep import choice\n"
-        "SPACE = {'optim.learning_rate': choice(1e-2, 1e30)}\n"
-        "SAMPLER = 'grid'\n"
-    )
-    command = [sys.executable, "trainers/sweep.py", "--trainer", "camvid", "--sweep.name", "s"]
-    command += ["--space", str(tmp_path / "space.py"), "--run.storage", str(tmp_path / "runs")]
-    command += ["--data.root", str(tmp_path / "set"), "--data.layout", "shards", "--data.label", "point"]
-    command += ["--data.random-pixels", "0", "--data.num-classes", "3", "--data.crop-px", "32"]
-    command += ["--model.aspp-dilations", "1", "--loss.class-balance", "0"]
-    command += ["--model.backbone", "mobilenetv3_small_050", "--model.feature-channels", "8"]
-    command += ["--optim.batch-size", "2", "--optim.max-steps", "4", "--run.validate-every", "0.5"]
-    command += ["--resources.workers", "0", "--run.no-tensorboard", "--seeds", "0", "1", "--keep", "best"]
-
-    def run() -> dict[str, object]:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads((tmp_path / "runs" / "s" / "results.json").read_text())
-
-    found = run()
-    good, bad = found["trials"]
-    assert (good["state"], good["steps"]) == ("finished", 4)
-    assert bad["state"] == "failed" and "not finite" in bad["error"]
-    assert found["best"]["number"] == 0
-    for seed in (0, 1):
-        for name in ("config.json", "metrics.jsonl", "best", "environment.json"):
-            assert (Path(good["folder"]) / f"seed_{seed}" / name).is_file(), name
-    assert good["sd"] is not None
-    before = {path: path.stat().st_mtime_ns for path in Path(good["folder"]).rglob("*")}
-    assert run() == found
-    assert {path: path.stat().st_mtime_ns for path in Path(good["folder"]).rglob("*")} == before

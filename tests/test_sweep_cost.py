@@ -39,7 +39,7 @@ def ended(found: sweep.Sweep, outcomes: list[tuple[float, float]]) -> optuna.Stu
     search = StudySearch(found, study, lambda number: None)
     for number, (miou, cost) in enumerate(outcomes):
         assert search.suggest(str(number))["cost"] == "labels"
-        middle = {"miou": 0.0, "step": 1, "total_steps": 9}
+        middle = {"miou": 0.0, "step": 1, "epoch": 1.0, "total_steps": 9}
         assert not search.stop(str(number), middle), "pruned although it may cost less"
         result = {"miou": miou, "cost": cost, "steps": 9, "scores": [{"miou": miou}], "finished": True}
         search.on_trial_complete(str(number), result)

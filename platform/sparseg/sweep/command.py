@@ -95,6 +95,10 @@ def _check_together(path: Path, sweep: Sweep) -> None:
     """Raise ValueError for flags that exclude each other, or need a package that is not there."""
     if sweep.seeds and "run.seed" in sweep.space:
         raise ValueError(f"--seeds: {path} searches run.seed itself; give one or the other")
+    if sweep.base.run.fresh and sweep.study_url not in (None, "journal"):
+        raise ValueError(
+            f"--run.fresh: the study in {sweep.study_url} stays what it is; give another --sweep.name"
+        )
     if sweep.cost and sweep.scheduler != "none":
         raise ValueError(
             f"--scheduler {sweep.scheduler}: with --cost no trial is ended early, because one that scores "

@@ -62,6 +62,8 @@ def run(sweep: Sweep) -> dict[str, Any]:
         if str(dataset) != base.data.root and not any(name.startswith("data.") for name in sweep.space):
             # all trials read the one import that plain runs use, too
             base = config.with_overrides(base, {"data.shards": str(dataset)})
+        if base.run.fresh:
+            base = preparation.move_aside(base)
         sweep = dataclasses.replace(sweep, base=base)
         sweep.folder.mkdir(parents=True, exist_ok=True)
         refuse_other_sweep(sweep)

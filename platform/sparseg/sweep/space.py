@@ -169,7 +169,7 @@ def points_of(path: Path, module: types.ModuleType, space: Space) -> list[dict[s
 
 def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, base: Config) -> None:
     """Raise ValueError naming the key if the configuration refuses a point of the grid, or a range's end."""
-    points = grid if grid else [{name: value} for name, entry in space.items() for value in _ends(entry)]
+    points = grid if grid else [{name: value} for name, entry in space.items() for value in ends(entry)]
     for point in points:
         try:
             config.with_overrides(base, point)
@@ -177,7 +177,8 @@ def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, bas
             raise ValueError(f"{path}: {error}") from None
 
 
-def _ends(entry: Any) -> tuple[Any, ...]:
+def ends(entry: BaseDistribution | When) -> tuple[Any, ...]:
+    """The options of a choice, or the two ends of a range."""
     values = range_of(entry)
     return values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high)
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sparseg import config
 from sparseg.config import Config
-from sparseg.sweep.space import Space, contains, fill, plain, propose, range_of
+from sparseg.sweep.space import Space, contains, ends, fill, plain, propose, range_of
 
 METRICS = {"val_miou": "miou", "val_pixel_accuracy": "pixel_accuracy"}
 """Name on the command line -> key of what a validation reports; larger is better."""
@@ -169,9 +169,24 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _pruner(scheduler: str, total_steps: int) -> optuna.pruners.BasePruner:
-    """asha: of those seen at 1/9 and at 1/3 of the steps the best third goes on (Li et al., MLSys 2020)."""
-    first = max(1, total_steps // 9)
+def first_rung(sweep: Sweep, total_steps: int, steps_per_epoch: float) -> int:
+    """The step at which trials are compared first: a ninth of the steps, or the end of the longest warm-up
+    (of the rate, of the mixture), before which trials do not show what they differ in; at most a quarter,
+    so that rungs at 1/4 and 3/4 still save more than half."""
+
+    def longest(name: str) -> float:
+        section, field = name.split(".")
+        own = getattr(getattr(sweep.base, section), field)
+        return max(own, *ends(sweep.space[name])) if name in sweep.space else float(own)
+
+    mixture = longest("loss.warmup_epochs") * steps_per_epoch if sweep.base.loss.method == "agmm" else 0.0
+    warm = math.ceil(max(longest("optim.warmup_steps"), mixture))
+    return max(1, min(max(total_steps // 9, warm), total_steps // 4))
+
+
+def _pruner(scheduler: str, first: int) -> optuna.pruners.BasePruner:
+    """asha: of those seen at the first rung, and at each that is 3 times as far, the best third goes on
+    (Li et al., MLSys 2020)."""
     match scheduler:
         case "asha":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
@@ -217,6 +232,7 @@ class StudySearch(Searcher):
             return False
         trial, step, total = self.trials[trial_id], result["step"], result["total_steps"]
         value = result[self.key]
+        steps_per_epoch = step / result["epoch"]
         if self.sweep.seeds:  # the seeds follow each other; what counts is the mean of those seen so far
             scores = self.scores.setdefault(trial_id, {})
             scores[result["seed"]] = value
@@ -225,7 +241,7 @@ class StudySearch(Searcher):
             total *= len(self.sweep.seeds)
         if step not in self.study.trials[trial.number].intermediate_values:  # a resumed run may repeat one
             trial.report(value, step)
-        self.study.pruner = _pruner(self.sweep.scheduler, total)
+        self.study.pruner = _pruner(self.sweep.scheduler, first_rung(self.sweep, total, steps_per_epoch))
         if step < total and trial.should_prune():
             self.pruned.add(trial_id)
         return trial_id in self.pruned
