@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from sparseg import checkpoint, examination, launch, metrics, shards, train
+from sparseg import capacity, checkpoint, examination, launch, metrics, shards, train
 
 VAL = [(48, 48), (40, 52), (33, 61), (48, 48), (48, 48), (64, 40)]
 
@@ -124,7 +124,7 @@ def test_what_does_not_go_together_is_refused(
 def test_all_workers_fit_at_once(
     nodes: list[tuple[float, float]], workers: int, gpus: float, free: float, each: int
 ) -> None:
-    assert launch.cpus_each(nodes, workers, gpus, free) == each
+    assert capacity.cpus_each(nodes, workers, gpus, free) == each
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_workers_that_can_never_fit_are_refused(
     nodes: list[tuple[float, float]], workers: int, gpus: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        launch.cpus_each(nodes, workers, gpus, 100)
+        capacity.cpus_each(nodes, workers, gpus, 100)
 
 
 def test_sparse_labels_alone_are_refused(trained: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:

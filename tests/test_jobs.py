@@ -3,58 +3,28 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 from driving import logged, wait_until, workers
+from heads import RAY, head
 from sweeping import tiny_sweep
 
 from sparseg import config
 
 pytestmark = pytest.mark.slow
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture
 def dashboard(tmp_path: Path, fast_ray: None) -> Iterator[str]:
     """The address of a head's dashboard; the head ends with the test."""
-    port, temp = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need a short path
-    command = [*RAY, "start", "--head", "--block", "--num-cpus", "2", "--dashboard-port", str(port)]
-    command += ["--temp-dir", temp]
-    for name in ("port", "dashboard-agent-listen-port", "ray-client-server-port"):
-        command += [f"--{name}", str(free_port())]
-    with (tmp_path / "head.log").open("w") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return bool(urllib.request.urlopen(f"{address}/api/version", timeout=2).status == 200)
-        except OSError:
-            return False
-
-    try:
-        assert wait_until(answers, 60), (tmp_path / "head.log").read_text()
-        yield address
-    finally:
-        head.terminate()
-        head.wait(60)
-        shutil.rmtree(temp, ignore_errors=True)
+    with head(tmp_path / "head.log", "--num-cpus", "2") as found:
+        yield found.dashboard
 
 
 def job(address: str, *words: str) -> str:

@@ -78,9 +78,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "launch": {
         *("config", "flags", "exits", "nodes", "checkpoint", "saver", "storage", "train", "preparation"),
-        "head",
+        *("head", "capacity"),
     },
     "head": set(),
+    "capacity": set(),
     "sweep": {"config", "flags", "exits", "launch", "preparation", "plan", "records"},
     "cli": {
         "config",

@@ -13,7 +13,7 @@ import ray
 from optuna.trial import TrialState
 from sweeping import maker, report, search_of
 
-from sparseg import config, flags, launch, sweep
+from sparseg import capacity, config, flags, launch, sweep
 from sparseg.sweep import results, runner
 from sparseg.sweep.space import load_file
 from sparseg.sweep.study import refuse_other_sweep, trial_configs
@@ -263,8 +263,21 @@ def test_command_repeats_the_trial(make: Callable[..., sweep.Sweep], monkeypatch
 
 def test_what_does_not_fit_is_refused_with_need_and_supply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}] * 2)
     settings = config.with_overrides(config.Config(), {"resources.workers": 2})
     assert launch.start_ray(settings, runs=2) == 0
-    with pytest.raises(ValueError, match=r"in 3 runs .*needs 6 CPU, the cluster has CPU 4.* --concurrent"):
+    message = r"in 3 runs at once of 1 CPU and 0 GPU each: .* room for 4 \(CPU 4, GPU 0\); .* --concurrent"
+    with pytest.raises(ValueError, match=message):
         launch.start_ray(settings, runs=3)
+    # 6 CPUs in all, but no node has 3
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}] * 3)
+    with pytest.raises(ValueError, match=r"of 3 CPU and 0 GPU each: .* room for 0 \(CPU 6, GPU 0\)"):
+        launch.start_ray(config.with_overrides(settings, {"resources.cpus_per_worker": 3.0}))
+    with pytest.raises(ValueError, match=r"say with --resources.gpus-per-worker 1 \(or 0\)"):
+        launch.start_ray(config.with_overrides(settings, {"resources.wait_seconds": 9.0}))
+
+
+def test_fractions_of_a_gpu_fit_as_often_as_they_should() -> None:
+    assert capacity.places([(8, 1)], 1, 0.1) == 8
+    assert capacity.places([(64, 1), (64, 0)], 1, 0.1) == 10
+    assert capacity.places([(0.3, 0)], 0.1, 0) == 3

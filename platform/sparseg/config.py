@@ -303,6 +303,9 @@ class ResourcesConfig:
     """CPU slots per worker."""
     threads_per_worker: int | None = None
     """torch's CPU threads per worker (default: the node's cores, shared among the run's workers there)."""
+    wait_seconds: float = 0.0
+    """Seconds to wait for nodes that the cluster's autoscaler starts (0: what does not fit is refused at
+    once)."""
     max_failures: int = 3
     """Lost workers or nodes that a run survives by going on from its last checkpoint."""
 
@@ -321,6 +324,7 @@ class ResourcesConfig:
         threads = self.threads_per_worker
         _require(threads is None or threads >= 1, f"resources.threads_per_worker must be >= 1, got {threads}")
         _require(self.resize_seconds > 0, f"resources.resize_seconds must be > 0, got {self.resize_seconds}")
+        _require(self.wait_seconds >= 0, f"resources.wait_seconds must be >= 0, got {self.wait_seconds}")
         _require(self.max_failures >= 0, f"resources.max_failures must be >= 0, got {self.max_failures}")
 
 

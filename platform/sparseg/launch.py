@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import threading
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 
 from sparseg import checkpoint, config, flags, nodes, storage, train
-from sparseg.config import Config
+from sparseg.capacity import cpus_each, places, supply
+from sparseg.config import Config, ResourcesConfig
 from sparseg.exits import Interrupted, guarded, in_thread, on_interrupt, reason, seldom
 from sparseg.head import RAY_SETTINGS, forget_dead_head, own_temporary_folder
 from sparseg.preparation import finished, move_aside, prepare, print_plan
@@ -200,24 +200,9 @@ def spread(task: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> It
     if not parts:
         return iter(())
     gpus = start_ray(config.with_overrides(Config(), {"resources.workers": 1}))
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    free = ray.available_resources().get("CPU", 0)
-    each = cpus_each([(n.get("CPU", 0), n.get("GPU", 0)) for n in there], workers, gpus, free)
+    each = cpus_each(nodes_there(), workers, gpus, ray.available_resources().get("CPU", 0))
     remote = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
     return _results(remote, task, parts, workers, each)
-
-
-def cpus_each(nodes: Sequence[tuple[float, float]], workers: int, gpus: float, free: float) -> int:
-    """CPUs for each of `workers` tasks that need `gpus` GPUs each, such that all run at once on nodes with
-    (CPU, GPU); what others hold (all but `free` CPUs) is left to them if that is enough for a CPU each."""
-    total = sum(cpu for cpu, _ in nodes)
-    for each in range(int(max((free if free >= workers else total) // workers, 1)), 0, -1):
-        places = (min(cpu // each, gpu // gpus if gpus else math.inf) for cpu, gpu in nodes)
-        if sum(places) >= workers:
-            return each
-    wants = f"a CPU and {gpus:g} GPU each" if gpus else "a CPU each"
-    there = f"CPU {total:g}, GPU {sum(gpu for _, gpu in nodes):g}"
-    raise ValueError(f"--workers {workers} need {wants}, the cluster has {there}; lower it")
 
 
 def _results(remote: Any, task: Any, parts: Sequence[Any], workers: int, threads: int) -> Iterator[Any]:
@@ -256,17 +241,54 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
         forget_dead_head()
         with own_temporary_folder():
             ray.init(logging_level=logging.ERROR)
-    there, resources = ray.cluster_resources(), settings.resources
+    resources = settings.resources
+    if resources.wait_seconds:
+        await_nodes(resources, runs)
+    there = nodes_there()
     gpus = resources.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if there.get("GPU", 0) > 0 else 0.0
-    workers = runs * (resources.min_workers or max(resources.workers, 1))
-    for name, each in (("CPU", resources.cpus_per_worker), ("GPU", gpus)):
-        if workers * each > there.get(name, 0):
-            asked = f"resources.workers={workers // runs}" + (f" in {runs} runs at once" if runs > 1 else "")
-            raise ValueError(
-                f"{asked} x {each:g} {name} each needs {workers * each:g} {name}, the cluster has CPU "
-                f"{there.get('CPU', 0):g}, GPU {there.get('GPU', 0):g}; lower --resources.workers or "
-                f"--resources.{name.lower()}s-per-worker{' or --concurrent' if runs > 1 else ''}"
-            )
+        gpus = 1.0 if any(gpu for _, gpu in there) else 0.0
+    room = places(there, resources.cpus_per_worker, gpus)
+    if runs * (resources.min_workers or max(resources.workers, 1)) > room:
+        asked = f"resources.workers={resources.workers}" + (f" in {runs} runs at once" if runs > 1 else "")
+        raise ValueError(
+            f"{asked} of {resources.cpus_per_worker:g} CPU and {gpus:g} GPU each: the cluster has room for "
+            f"{room} ({supply(there)}); lower --resources.workers or --resources.cpus-per-worker"
+            f"{' or --concurrent' if runs > 1 else ''}, or wait for nodes that an autoscaler starts: "
+            "--resources.wait-seconds 900"
+        )
     return gpus
+
+
+def await_nodes(resources: ResourcesConfig, runs: int) -> None:
+    """Ask the autoscaler for what `runs` runs need; return once it is there, or after wait_seconds."""
+    from ray.autoscaler.sdk import request_resources
+
+    gpus, cpus = resources.gpus_per_worker, resources.cpus_per_worker
+    if gpus is None:
+        raise ValueError(
+            "resources.wait_seconds: nodes that do not run yet cannot be asked for their GPUs; say with "
+            "--resources.gpus-per-worker 1 (or 0) what a worker needs"
+        )
+    workers, end_s = runs * max(resources.workers, 1), time.monotonic() + resources.wait_seconds
+    if places(nodes_there(), cpus, gpus) >= workers:
+        return
+    print(
+        f"waiting up to {resources.wait_seconds:g} s for nodes: {workers} workers of {cpus:g} CPU and "
+        f"{gpus:g} GPU each, the cluster has {supply(nodes_there())}",
+        flush=True,
+    )
+    request_resources(bundles=[{"CPU": cpus} | ({"GPU": gpus} if gpus else {})] * workers)
+    try:
+        while places(nodes_there(), cpus, gpus) < workers and time.monotonic() < end_s:
+            time.sleep(1)
+    finally:
+        request_resources(bundles=[])  # the workers themselves hold their nodes from now on
+
+
+def nodes_there() -> list[tuple[float, float]]:
+    """(CPU, GPU) of every node that is alive."""
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in there]
