@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,15 @@ def test_the_head_trains_nothing_and_is_not_open(name: str) -> None:
     (start,) = [command for command in config["head_start_ray_commands"] if "ray start" in command]
     assert "--num-cpus=0" in start
     assert "--dashboard-host=127.0.0.1" in start
-    assert any("RAY_AUTH_MODE=token" in option for option in config["docker"]["run_options"])
-    assert "/home/ray/.ray/auth_token" in config["file_mounts"]
+    options = config.get("docker", {}).get("run_options", [start])
+    assert any("RAY_AUTH_MODE=token" in option for option in options)
+    assert [path for path in config["file_mounts"] if path.endswith("/.ray/auth_token")]
+
+
+def test_only_ssh_is_open_on_aws_and_not_to_the_world() -> None:
+    (rule,) = read("aws")["provider"]["security_group"]["IpPermissions"]
+    assert (rule["FromPort"], rule["ToPort"], rule["IpProtocol"]) == (22, 22, "tcp")
+    assert "0.0.0.0/0" not in [each["CidrIp"] for each in rule["IpRanges"]]
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
@@ -193,9 +201,49 @@ def test_runtime_env_variables_are_strings_and_find_the_package() -> None:
     assert "working_dir" not in environment  # it comes from `ray job submit --working-dir .`
 
 
-def test_uploads_leave_out_data_runs_and_environments() -> None:
-    ignored = set((ROOT / ".rayignore").read_text().split())
-    assert {"/data/", "/runs/", ".venv/", "venv/", "*.arrow"} <= ignored
+PACK = """
+import sys
+from pathlib import Path
+import yaml
+from ray._private.runtime_env.packaging import create_package
+excludes = yaml.safe_load(Path("cluster/runtime_env.yaml").read_text())["excludes"]
+create_package(".", Path(sys.argv[1]), include_gitignore=True, excludes=excludes)
+"""
+
+
+def test_uploads_are_small_and_leave_out_data_runs_and_environments(tmp_path: Path) -> None:
+    """What `ray job submit --working-dir . --runtime-env cluster/runtime_env.yaml` would send."""
+    clone = tmp_path / "clone"
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
+    if not any(tracked):
+        pytest.skip("needs a git clone, to know which files are the project's")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            (clone / name).write_bytes((ROOT / name).read_bytes())
+    unwanted = (
+        "data/a",
+        "runs/r/state.pt",
+        ".venv/lib/x.py",
+        ".git/objects/p",
+        "datasets/d",
+        "sub/w.safetensors",
+    )
+    for name in (*unwanted, "trainers/set/train.arrow"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_bytes(b"x")
+    package = tmp_path / "package.zip"
+    subprocess.run([sys.executable, "-c", PACK, str(package)], cwd=clone, check=True, timeout=120)
+    names = set(zipfile.ZipFile(package).namelist())
+    assert {"platform/sparseg/train.py", "trainers/voc.py", "search_spaces/mixture.py"} <= names
+    assert [name for name in names if name.startswith(unwanted) or name.endswith(".arrow")] == []
+    assert not [name for name in names if name.startswith((".git/", ".venv/", "data/", "runs/", "datasets/"))]
+    assert package.stat().st_size < 5_000_000
 
 
 def test_image_is_not_root_matches_the_pins_and_copies_what_exists() -> None:
@@ -207,6 +255,7 @@ def test_image_is_not_root_matches_the_pins_and_copies_what_exists() -> None:
     copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
     copied = [word for words in copies for word in words if not word.startswith("--")]
     assert copied
+    assert any(line.startswith("HEALTHCHECK ") for line in lines)
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
