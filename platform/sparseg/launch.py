@@ -87,7 +87,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # every report would be a line of its own
+    for name in ("ray.train", None):  # every report would be a line of its own, from a logger below the root
+        logging.getLogger(name).setLevel(logging.WARNING)
     settings = config.from_dict(arguments["config"])
     device = ray.train.torch.get_device()
     context = ray.train.get_context()
