@@ -27,6 +27,7 @@ def maker(folder: Path, first: str = SPACE) -> Callable[..., sweep.Sweep]:
         if space:
             (folder / "space.py").write_text(f"from sparseg.sweep import choice\n{space}")
         words = ["--trainer", "camvid", "--space", str(folder / "space.py"), "--sweep.name", "s"]
+        words += ["--loss.method", "agmm"]
         found, _ = sweep.parse(ROOT / "trainers", [*words, "--run.storage", str(folder), *args])
         found.folder.mkdir(exist_ok=True)
         return found

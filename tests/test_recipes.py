@@ -67,7 +67,7 @@ RELEASE: dict[str, dict[str, Any]] = {
         "data.random_pixels": 20,
         "loss.method": "ce",  # its docstring says why
     },
-    "folder": {"data.layout": "folder", "data.label": "point"},
+    "folder": {"data.layout": "folder", "data.label": "point", "loss.method": "ce"},
 }
 
 

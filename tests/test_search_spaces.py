@@ -27,7 +27,7 @@ def space_file(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_shipped_space_fits_the_camvid_recipe(path: Path) -> None:
-    found = parse(path)
+    found = parse(path, "--loss.method", "agmm")
     assert found.metric == "val_miou"
     assert found.folder.name == f"camvid-{path.stem}"
 
@@ -35,11 +35,36 @@ def test_shipped_space_fits_the_camvid_recipe(path: Path) -> None:
 @pytest.mark.parametrize("name", ["mixture", "loss_weights", "joint"])
 @pytest.mark.parametrize("trainer", ["camvid", "voc", "cityscapes", "folder"])
 def test_recipe_lies_inside_the_space_so_that_it_can_be_trial_0(name: str, trainer: str) -> None:
-    found = parse(ROOT / "search_spaces" / f"{name}.py", trainer=trainer)
+    found = parse(ROOT / "search_spaces" / f"{name}.py", "--loss.method", "agmm", trainer=trainer)
     for dotted, entry in found.space.items():
         section, field = dotted.split(".")
         values = range_of(entry)
         assert contains(values, getattr(getattr(found.base, section), field)), dotted
+
+
+@pytest.mark.parametrize(
+    ("space", "args", "message"),
+    [
+        (
+            "{'loss.bandwidth': uniform(1, 2), 'loss.sigma': uniform(1, 2)}",
+            (),
+            "loss.bandwidth, loss.sigma would",
+        ),
+        ("{'loss.absent_weight': uniform(1, 2)}", (), "with loss.method=ce; give --loss.method ce.absent"),
+        ("{'loss.mix_weight': uniform(1, 2)}", ("--loss.method", "ce+absent"), "give --loss.method agmm"),
+        ("{'loss.method': choice('ce', 'agmm'), 'loss.mix_weight': uniform(1, 2)}", (), ""),
+        ("{'loss.absent_weight': uniform(1, 2)}", ("--loss.method", "ce+absent"), ""),
+    ],
+)
+def test_a_search_that_would_change_nothing_is_refused(
+    tmp_path: Path, space: str, args: tuple[str, ...], message: str
+) -> None:
+    path = space_file(tmp_path, f"SPACE = {space}")
+    if not message:
+        assert parse(path, *args).space
+        return
+    with pytest.raises(ValueError, match=message):
+        parse(path, *args)
 
 
 def test_label_sparsity_is_a_grid_that_finishes_one_seed_before_the_next() -> None:
@@ -98,7 +123,7 @@ def test_grid_steps_through_integers(tmp_path: Path) -> None:
         tmp_path,
         "SPACE = {'optim.epochs': integers(10, 30, step=10), 'model.multi_grid': choice(True, False)}",
     )
-    grid = parse(path, "--sampler", "grid").grid
+    grid = parse(path, "--sampler", "grid", "--loss.method", "agmm").grid
     assert grid is not None
     assert [tuple(point.values()) for point in grid] == [
         (epochs, multi_grid) for epochs in (10, 20, 30) for multi_grid in (True, False)
@@ -114,12 +139,12 @@ CONDITIONAL = """SPACE = {
 
 def test_a_conditional_field_is_searched_where_its_condition_holds_only(tmp_path: Path) -> None:
     path = space_file(tmp_path, CONDITIONAL)
-    grid = parse(path, "--sampler", "grid").grid
+    grid = parse(path, "--sampler", "grid", "--loss.method", "agmm").grid
     assert grid is not None and len(grid) == 2 * 2 + 2
     for point in grid:
         assert ("loss.sigma" in point) == (point["loss.variance"] == "published")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    space = parse(path).space
+    space = parse(path, "--loss.method", "agmm").space
     for _ in range(20):
         point = fill(space, functools.partial(propose, study.ask()))
         assert ("loss.sigma" in point) == (point["loss.variance"] == "published")

@@ -66,6 +66,7 @@ def test_unknown_trainer_names_those_there_are(tmp_path: Path) -> None:
 def test_every_trainer_can_be_swept(trainer: str, tmp_path: Path) -> None:
     space = str(ROOT / "search_spaces" / "mixture.py")
     words = ["--trainer", trainer, "--space", space, "--run.storage", str(tmp_path), "--dry-run"]
+    words += ["--loss.method", "agmm"]
     found, dry_run = sweep.parse(ROOT / "trainers", words)
     assert dry_run and found.base.run.name == f"{trainer}-mixture" and found.points
 

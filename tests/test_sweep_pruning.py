@@ -74,7 +74,8 @@ WARM = 'from sparseg.sweep import uniform\nSPACE = {"loss.warmup_epochs": unifor
         ((), "", 100),  # a ninth
         (("--optim.warmup-steps", "150"), "", 150),
         (("--loss.warmup-epochs", "4"), "", 160),
-        (("--loss.warmup-epochs", "4", "--loss.method", "ce"), "", 100),  # no mixture that could warm up
+        # no mixture that could warm up
+        (("--loss.warmup-epochs", "4", "--loss.method", "ce"), "SPACE = {'run.seed': choice(0, 1)}", 100),
         (("--loss.warmup-epochs", "4"), WARM, 225),  # 6 epochs are 240 steps, more than a quarter
     ],
 )

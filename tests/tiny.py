@@ -97,7 +97,7 @@ def config(folder: Path, overrides: dict[str, Any] | None = None) -> Config:
         model=ModelConfig(
             backbone="test_efficientnet", output_stride=16, feature_channels=8, aspp_dilations=(1,)
         ),
-        loss=LossConfig(),
+        loss=LossConfig(method="agmm"),
         optim=OptimConfig(learning_rate=1e-2, decoder_lr_factor=1.0, batch_size=4, epochs=3, max_steps=6),
         resources=ResourcesConfig(workers=0),
         run=RunConfig(name="tiny", storage=str(folder / "runs"), log_every=1, tensorboard=False),

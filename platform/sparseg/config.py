@@ -169,9 +169,9 @@ class ModelConfig:
 class LossConfig:
     """What is minimised; the equations stand in mixture.py and losses.py."""
 
-    method: Literal["ce", "ce+absent", "agmm"] = "agmm"
+    method: Literal["ce", "ce+absent", "agmm"] = "ce"
     """`ce`: cross-entropy on the labelled pixels. `ce+absent`: and the absent-class term. `agmm`: and the
-    mixture."""
+    mixture. The default is what no other setting beat in the tables of RESULTS.md."""
     variance: Literal["published", "adaptive", "unweighted"] = "adaptive"
     """Variance of a class in an image: fixed `sigma`, responsibility-weighted (Eq. 7), or the plain mean of
     d^2."""

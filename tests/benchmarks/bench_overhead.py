@@ -54,7 +54,7 @@ def settings_of(work: Path, name: str, steps: int, workers: int, checkpoint_ever
         model=ModelConfig(
             backbone="resnet10t", output_stride=16, aspp_dilations=(2, 4), feature_channels=64, separable=True
         ),
-        loss=LossConfig(),
+        loss=LossConfig(method="agmm"),
         optim=OptimConfig(learning_rate=1e-3, batch_size=8, epochs=1000, max_steps=steps),
         resources=ResourcesConfig(workers=workers, threads_per_worker=1),
         run=RunConfig(

@@ -13,7 +13,7 @@ from sparseg import config, flags
 from sparseg.exits import guarded
 from sparseg.sweep import runner
 from sparseg.sweep.cost import COSTS
-from sparseg.sweep.space import check_space, grid_of, load_file, points_of, space_of
+from sparseg.sweep.space import check_effect, check_space, grid_of, load_file, points_of, space_of
 from sparseg.sweep.study import METRICS, Sweep, identity
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes")
@@ -65,6 +65,7 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
         )
     grid = grid_of(own.space, space) if sampler == "grid" else None
     check_space(own.space, space, grid, base)
+    check_effect(own.space, space, base)
     trials = own.trials if own.trials is not None else len(grid) if grid else TRIALS
     for flag, value in (("--trials", trials), ("--concurrent", own.concurrent)):
         if value < 1:

@@ -24,6 +24,13 @@ from optuna.distributions import (
 from sparseg import config
 from sparseg.config import Config
 
+MIXTURE_FIELDS = {
+    *("loss.variance", "loss.sigma", "loss.bandwidth", "loss.distance", "loss.target", "loss.centroids"),
+    *("loss.centroid_momentum", "loss.centroid_reduction", "loss.warmup_epochs"),
+    *("loss.mix_weight", "loss.label_weight", "loss.sep_weight"),
+}
+"""What only loss.method=agmm uses."""
+
 
 @dataclasses.dataclass(frozen=True)
 class When:
@@ -165,6 +172,18 @@ def points_of(path: Path, module: types.ModuleType, space: Space) -> list[dict[s
                     f"{', '.join(wanted)}; {name!r} is {point.get(name, 'missing')!r}{hint}"
                 )
     return points
+
+
+def check_effect(path: Path, space: Space, base: Config) -> None:
+    """Raise ValueError if the space searches what no trial would use, because the method is another."""
+    methods = ends(space["loss.method"]) if "loss.method" in space else (base.loss.method,)
+    idle = [name for name in space if name in MIXTURE_FIELDS and "agmm" not in methods]
+    idle += [name for name in space if name == "loss.absent_weight" and set(methods) == {"ce"}]
+    if idle:
+        raise ValueError(
+            f"{path}: {', '.join(idle)} would change nothing with loss.method={methods[0]}; give "
+            f"--loss.method {'agmm' if idle != ['loss.absent_weight'] else 'ce+absent'}"
+        )
 
 
 def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, base: Config) -> None:
