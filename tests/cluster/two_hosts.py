@@ -2,7 +2,7 @@
 
     sudo PYTHONPATH=platform python tests/cluster/two_hosts.py
 
-Each host is a network namespace (joined by a veth pair) with its own mount, pid and uts namespace, its own
+Each host is a network namespace (joined by a bridge) with its own mount, pid and uts namespace, its own
 /tmp, /dev/shm and home.  Data and runs lie on an S3 server (moto) on the first host.  Needs root; without it
 the script says so and ends with code 0.
 """
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sparseg import config
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("sparseg-a", "sparseg-b")
-ADDRESS = {"sparseg-a": "10.177.0.1", "sparseg-b": "10.177.0.2"}
+ADDRESS = {f"sparseg-{letter}": f"10.177.0.{number}" for number, letter in enumerate("abcd", 1)}
 HEAD = f"{ADDRESS['sparseg-a']}:6379"
 S3 = f"http://{ADDRESS['sparseg-a']}:5555"
 ENVIRONMENT = {
@@ -53,28 +53,35 @@ def shell(*words: str) -> None:
 
 
 @contextlib.contextmanager
-def network() -> Iterator[None]:
-    """Both network namespaces, each with eth0."""
-    shell("ip", "link", "add", "sparseg-va", "type", "veth", "peer", "name", "sparseg-vb")
+def network(names: Sequence[str] = NAMES) -> Iterator[None]:
+    """Network namespaces, each with eth0; that of the first is a bridge into which the others plug."""
+    first, *others = names
+    shell("ip", "netns", "add", first)  # not in `try`: another run's namespaces are not ours to delete
     try:
-        for name, end in zip(NAMES, ("sparseg-va", "sparseg-vb"), strict=True):
+        shell("ip", "-n", first, "link", "add", "eth0", "type", "bridge")
+        for name in others:
             shell("ip", "netns", "add", name)
-            shell("ip", "link", "set", end, "netns", name)
+            there = ("peer", "name", name, "netns", first)
+            shell("ip", "-n", name, "link", "add", "eth0", "type", "veth", *there)
+            shell("ip", "-n", first, "link", "set", name, "master", "eth0", "up")
+        for name in names:
             inside = ("ip", "-n", name)
-            shell(*inside, "link", "set", end, "name", "eth0")
             shell(*inside, "addr", "add", f"{ADDRESS[name]}/24", "dev", "eth0")
             shell(*inside, "link", "set", "eth0", "up")
             shell(*inside, "link", "set", "lo", "up")
         yield
     finally:
-        for name in NAMES:
+        for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
 class Host:
     """A host: its init process runs the given command, and dies with it."""
 
-    def __init__(self, name: str, command: str, log: Path) -> None:
+    def __init__(
+        self, name: str, command: str, log: Path, environment: Mapping[str, str] = ENVIRONMENT
+    ) -> None:
+        self.environment = {**os.environ, **environment}
         setup = (
             f"hostname {name}; mount -t tmpfs tmpfs /dev/shm; mount -t tmpfs tmpfs /tmp; mkdir -p /tmp/home; "
             f"exec {command}"
@@ -84,7 +91,7 @@ class Host:
                 *("ip", "netns", "exec", name, "unshare", "--mount", "--pid", "--uts", "--fork"),
                 *("--kill-child", "--mount-proc", "bash", "-c", setup),
             ],
-            env=os.environ | ENVIRONMENT,
+            env=self.environment,
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
         )
@@ -95,8 +102,7 @@ class Host:
     def start(self, command: list[str], **keywords: Any) -> subprocess.Popen[str]:
         """A process on this host."""
         inside = ["nsenter", "--target", str(self.init), "--mount", "--pid", "--uts", "--net"]
-        where = os.environ | ENVIRONMENT
-        return subprocess.Popen([*inside, *command], env=where, text=True, **keywords)
+        return subprocess.Popen([*inside, *command], env=self.environment, text=True, **keywords)
 
     def fail(self) -> None:
         """As if the plug were pulled: init dies, and all that is on the host with it."""
