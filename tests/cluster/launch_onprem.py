@@ -5,7 +5,7 @@
 A laptop, a head and two workers are network namespaces (those of two_hosts.py), each with its own mount, pid
 and uts namespace, /tmp, /dev/shm and home of root.  The hosts run sshd with fresh keys and have a common
 folder at /mnt/shared.  The laptop makes a token, starts the cluster, opens the tunnel of `ray dashboard` and
-submits trainers/folder.py with a worker on each worker host; the head trains nothing, as in the file.  Of the
+submits trainers/camvid.py with a worker on each worker host; the head trains nothing, as in the file.  Of the
 file only the values marked EDIT change; the hosts pretend to have one CPU each and a small object store,
 because they share this machine, and gloo is told its interface.  Needs root, ip, rsync and sshd; without them
 the script says so and ends with code 0.
@@ -179,7 +179,7 @@ def job(laptop: Laptop, hosts: dict[str, Host]) -> None:
         "cluster/runtime_env.yaml",
         "--",
         "python",
-        "trainers/folder.py",
+        "trainers/camvid.py",
     ]
     submit += ["--config", str(SHARED / "run.json")]
     code, told = laptop.run(*submit, RAY_AUTH_MODE="disabled")
