@@ -11,6 +11,7 @@ import brute_force
 import torch
 from torch import Tensor
 
+from sparseg import losses
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 
 TERMS = brute_force.TERMS
@@ -122,7 +123,7 @@ def check_equal(
     found: tuple[dict[str, Tensor], Tensor, Tensor], expected: tuple[dict[str, Tensor], Tensor, Tensor]
 ) -> None:
     """Terms to 1e-5, gradients to 1e-4 of the largest."""
-    assert set(found[0]) == {*TERMS, "total"}
+    assert set(found[0]) == {*losses.TERMS, "total"}
     for name, value in expected[0].items():
         assert found[0][name].ndim == 0, name
         check_close(name, found[0][name], value, RELATIVE, 1e-7)

@@ -256,7 +256,7 @@ def test_image_is_not_root_matches_the_pins_and_copies_what_exists() -> None:
     copied = [word for words in copies for word in words if not word.startswith("--")]
     assert copied
     assert any(line.startswith("HEALTHCHECK ") for line in lines)
-    # what hadolint asks for besides: a base with a tag, no ADD, pip without its cache and with pinned versions
+    # what hadolint asks for besides: a base with a tag, no ADD, pip without its cache and with pins
     assert not [line for line in lines if line.startswith("ADD ") or "sudo" in line or "apt-get" in line]
     installs = [line for line in lines if "pip install" in line and not line.startswith("#")]
     assert installs and all("--no-cache-dir -c constraints.txt" in line for line in installs)

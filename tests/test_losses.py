@@ -102,7 +102,9 @@ def test_numbers_worked_out_by_hand(function: Any, variance: str, distance: str)
         "sep": math.exp(-4),
     }
     expected["total"] = sum(expected.values())
-    terms, *_ = evaluate(function, hand_batch(), LossConfig(variance=variance, distance=distance))
+    terms, *_ = evaluate(
+        function, hand_batch(), LossConfig(method="agmm", variance=variance, distance=distance)
+    )
     for name, value in expected.items():
         assert float(terms[name]) == pytest.approx(value, rel=1e-5, abs=1e-5), (
             name
@@ -117,8 +119,8 @@ def test_sigma_bandwidth_and_weights_enter_as_the_equations_say(function: Any) -
     unweighted, beta = 1/2:         2 * 1/4 * 2 = 1, g0 = g1 = exp(-4)
     """
     for config, g in (
-        (LossConfig(variance="published", sigma=1.0), math.exp(-2)),
-        (LossConfig(variance="unweighted", bandwidth=0.5), math.exp(-4)),
+        (LossConfig(method="agmm", variance="published", sigma=1.0), math.exp(-2)),
+        (LossConfig(method="agmm", variance="unweighted", bandwidth=0.5), math.exp(-4)),
     ):
         weighted = dataclasses.replace(
             config, seg_weight=2.0, mix_weight=3.0, label_weight=5.0, sep_weight=7.0, absent_weight=11.0
@@ -148,14 +150,17 @@ def test_sum_and_mean_of_centroids_by_hand(function: Any) -> None:
         ({"variance": "published", "centroid_reduction": "mean"}, 2.25),
         ({"variance": "adaptive", "centroid_reduction": "sum"}, 1),
     ):
-        terms, *_ = evaluate(function, batch, LossConfig(**fields))
+        terms, *_ = evaluate(function, batch, LossConfig(**{"method": "agmm", **fields}))
         assert float(terms["sep"]) == pytest.approx(math.exp(-power), rel=1e-5), fields
 
 
 def test_brute_force_gradient_is_its_derivative() -> None:
     """With a fixed variance nothing is detached, so autograd must agree with finite differences."""
     batch = make_batch(3, B=2, K=3, D=2, size=(6, 7), cells=(2, 2), labelled=0.3)
-    for config in (LossConfig(variance="published"), LossConfig(variance="published", distance="l2")):
+    for config in (
+        LossConfig(method="agmm", variance="published"),
+        LossConfig(method="agmm", variance="published", distance="l2"),
+    ):
 
         def total(feature: Tensor, logits: Tensor, config: LossConfig = config) -> Tensor:
             return brute_force.objective(feature, logits, batch.label, batch.present, config)["total"]
@@ -172,6 +177,7 @@ def test_brute_force_gradient_is_its_derivative() -> None:
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_every_term_and_gradient_equals_brute_force(variance: str, distance: str, reduction: str) -> None:
     config = LossConfig(
+        method="agmm",
         variance=variance, distance=distance, centroid_reduction=reduction, sigma=0.6, bandwidth=1.3,
         seg_weight=0.7, mix_weight=1.5, label_weight=0.9, sep_weight=2.0, absent_weight=0.4,
     )  # fmt: skip
@@ -222,7 +228,7 @@ def test_any_shape_equals_brute_force(
     inner_HW = torch.zeros(height, width, dtype=torch.bool)
     inner_HW[rim : height - rim, rim : width - rim] = True
     batch = batch.relabelled(batch.label.where(inner_HW | (batch.label == IGNORED), UNLABELLED))
-    config = LossConfig(variance=variance, distance=distance, centroid_reduction=reduction)
+    config = LossConfig(method="agmm", variance=variance, distance=distance, centroid_reduction=reduction)
     check_equal(evaluate(losses.objective, batch, config), brute(batch, config))
 
 
@@ -230,7 +236,7 @@ def test_any_shape_equals_brute_force(
 @pytest.mark.parametrize("num_classes", [2, 21])
 def test_few_and_many_classes(num_classes: int, variance: str) -> None:
     batch = make_batch(7, K=num_classes, B=4)
-    config = LossConfig(variance=variance)
+    config = LossConfig(method="agmm", variance=variance)
     check_equal(evaluate(losses.objective, batch, config), brute(batch, config))
 
 
@@ -239,7 +245,7 @@ def test_one_empty_crop_among_labelled_ones(variance: str) -> None:
     """Its pixels still count in the means over Omega_v, and still feel L_absent."""
     batch = make_batch(11, empty=(1,))
     assert not in_crop(batch.label, batch.num_classes)[1].any()
-    config = LossConfig(variance=variance)
+    config = LossConfig(method="agmm", variance=variance)
     check_equal(evaluate(losses.objective, batch, config), brute(batch, config))
 
 
@@ -249,7 +255,7 @@ def test_one_empty_crop_among_labelled_ones(variance: str) -> None:
 def test_a_batch_without_labels_is_finite(code: int, variance: str, distance: str) -> None:
     batch = make_batch(12)
     batch = dataclasses.replace(batch, label=torch.full_like(batch.label, code))
-    config = LossConfig(variance=variance, distance=distance)
+    config = LossConfig(method="agmm", variance=variance, distance=distance)
     found = evaluate(losses.objective, batch, config)
     for name in ("seg", *MIXTURE_TERMS):
         assert float(found[0][name]) == 0, name
@@ -278,7 +284,7 @@ def test_fully_ignored_image_changes_nothing(variance: str, distance: str) -> No
     label = batch.label.clone()
     label[1] = IGNORED
     ignored = dataclasses.replace(batch, label=label)
-    config = LossConfig(variance=variance, distance=distance)
+    config = LossConfig(method="agmm", variance=variance, distance=distance)
     found = evaluate(losses.objective, ignored, config)
     check_equal(found, brute(ignored, config))
     assert not found[1][1].any()
@@ -298,7 +304,7 @@ def test_a_single_labelled_pixel(variance: str) -> None:
         label[0, y, x] = 3
         batch = batch.relabelled(label)
         for distance in ("l1", "l2"):
-            config = LossConfig(variance=variance, distance=distance)
+            config = LossConfig(method="agmm", variance=variance, distance=distance)
             check_equal(evaluate(losses.objective, batch, config), brute(batch, config))
 
 
@@ -308,7 +314,9 @@ def test_constant_feature_gives_finite_values_and_gradients(variance: str, dista
     """d = 0 everywhere, and sigma^2 = 0 where it is estimated: a bare root or quotient would give NaN."""
     batch = make_batch(15)
     batch = dataclasses.replace(batch, feature=torch.full_like(batch.feature, 0.5))
-    terms, *gradients = evaluate(losses.objective, batch, LossConfig(variance=variance, distance=distance))
+    terms, *gradients = evaluate(
+        losses.objective, batch, LossConfig(method="agmm", variance=variance, distance=distance)
+    )
     for name, value in terms.items():
         assert value.isfinite(), name
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -343,7 +351,7 @@ def test_what_the_network_says_of_padding_does_not_matter(variance: str) -> None
     feature, logits = batch.feature.clone(), batch.logits.clone()
     feature[:, :, 6:] = 50
     logits[:, 0, 20:] = 50
-    config = LossConfig(variance=variance)
+    config = LossConfig(method="agmm", variance=variance)
     plain = evaluate(losses.objective, batch, config)
     other = evaluate(losses.objective, dataclasses.replace(batch, feature=feature, logits=logits), config)
     check_equal(other, plain)
@@ -355,7 +363,7 @@ def test_what_the_network_says_of_padding_does_not_matter(variance: str) -> None
 def test_weight_zero_switches_a_term_off(term: str, variance: str) -> None:
     """The term is 0, the total is the sum of the others, and its gradient is theirs."""
     batch = make_batch(18)
-    full = LossConfig(variance=variance)
+    full = LossConfig(method="agmm", variance=variance)
     config = dataclasses.replace(full, **{f"{term}_weight": 0.0})
     found, with_all = evaluate(losses.objective, batch, config), evaluate(losses.objective, batch, full)
     assert float(found[0][term]) == 0
@@ -390,7 +398,7 @@ def test_terms_that_are_off_are_not_computed() -> None:
     for config, keywords in (
         (LossConfig(method="ce"), {}),
         (LossConfig(method="ce+absent"), {}),
-        (LossConfig(mix_weight=0, label_weight=0, sep_weight=0), {}),
+        (LossConfig(method="agmm", mix_weight=0, label_weight=0, sep_weight=0), {}),
         (LossConfig(method="agmm"), {"mixture": False}),
     ):
         assert evaluate(losses.objective, batch, config, **keywords)[0]["total"].isfinite()
@@ -402,7 +410,7 @@ def test_terms_that_are_off_are_not_computed() -> None:
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_warm_up_leaves_the_mixture_out(variance: str) -> None:
     batch = make_batch(20)
-    config = LossConfig(variance=variance, seg_weight=0.5, absent_weight=2.0)
+    config = LossConfig(method="agmm", variance=variance, seg_weight=0.5, absent_weight=2.0)
     found = evaluate(losses.objective, batch, config, mixture=False)
     assert {name for name in TERMS if float(found[0][name]) != 0} == {"seg", "absent"}
     check_equal(found, brute(batch, config, mixture=False))
@@ -417,7 +425,7 @@ def test_bf16_inputs_are_computed_in_fp32(variance: str) -> None:
     batch = make_batch(21, K=21)
     rounded = dataclasses.replace(batch, feature=batch.feature.bfloat16(), logits=batch.logits.bfloat16())
     same = dataclasses.replace(batch, feature=rounded.feature.float(), logits=rounded.logits.float())
-    config = LossConfig(variance=variance)
+    config = LossConfig(method="agmm", variance=variance)
     found, expected = evaluate(losses.objective, rounded, config), evaluate(losses.objective, same, config)
     for name, value in expected[0].items():
         assert found[0][name].dtype == torch.float32, name
@@ -436,7 +444,7 @@ def test_autocast_does_not_reach_the_losses() -> None:
             return losses.objective(*arguments)
 
     for distance in ("l1", "l2"):
-        config = LossConfig(distance=distance)
+        config = LossConfig(method="agmm", distance=distance)
         check_equal(evaluate(objective_in_autocast, batch, config), brute(batch, config))
 
 
@@ -446,7 +454,7 @@ def test_a_feature_far_from_zero_keeps_its_precision(variance: str, distance: st
     """Distances are differences: an offset common to all pixels must not eat their digits."""
     batch = make_batch(25, D=32)
     batch = dataclasses.replace(batch, feature=0.5 * batch.feature + 20)
-    config = LossConfig(variance=variance, distance=distance)
+    config = LossConfig(method="agmm", variance=variance, distance=distance)
     found, expected = evaluate(losses.objective, batch, config), brute(batch, config)
     for name in TERMS:
         check_close(name, found[0][name], expected[0][name], RELATIVE, 1e-7)
@@ -458,7 +466,7 @@ def test_a_network_that_is_certain_gives_finite_terms(variance: str) -> None:
     """P is 0 or 1 to the last digit (or split evenly), right or wrong: the logarithms end at log 1e-6."""
     batch = make_batch(26, full_logits=True)
     batch = dataclasses.replace(batch, logits=60 * batch.logits.sign())
-    config = LossConfig(variance=variance)
+    config = LossConfig(method="agmm", variance=variance)
     found, expected = evaluate(losses.objective, batch, config), brute(batch, config)
     assert float(found[0]["absent"]) > 0.5
     for name in TERMS:
@@ -472,7 +480,7 @@ def test_a_network_that_is_certain_gives_finite_terms(variance: str) -> None:
 def test_more_slots_than_classes_in_a_crop_change_nothing(spare: int, variance: str) -> None:
     """`num_slots` spares a wait for the device; a crop has fewer classes than the fullest one."""
     batch = make_batch(27, K=6, empty=(2,))
-    config = LossConfig(variance=variance)
+    config = LossConfig(method="agmm", variance=variance)
     num_slots = int(in_crop(batch.label, 6).sum(1).max()) + spare
     check_equal(evaluate(losses.objective, batch, config, num_slots=num_slots), brute(batch, config))
 
@@ -494,7 +502,7 @@ def test_no_tensor_of_the_full_size_feature_is_formed(distance: str) -> None:
             return result
 
     with Watch():
-        evaluate(losses.objective, batch, LossConfig(distance=distance))
+        evaluate(losses.objective, batch, LossConfig(method="agmm", distance=distance))
     assert (
         B * K * H * W <= largest < B * D * H * W
     )  # the watch saw the resized logits, the largest that is needed
@@ -514,7 +522,7 @@ def test_pixel_counts_by_hand() -> None:
 def test_two_micro_batches_with_the_counts_of_the_whole_add_up_to_it(cut: int, variance: str) -> None:
     """L_sep is a statistic of its own micro-batch, so it stays out."""
     batch = make_batch(22, B=4, empty=(3,))
-    config = LossConfig(variance=variance, sep_weight=0)
+    config = LossConfig(method="agmm", variance=variance, sep_weight=0)
     counts = losses.pixel_counts(batch.label, batch.num_classes)
     whole = evaluate(losses.objective, batch, config)
     parts = [
@@ -574,11 +582,13 @@ def test_counts_of_nothing_are_safe() -> None:
 
 GLOBAL_IMAGES = 6
 CONFIGS = {
-    "published": LossConfig(variance="published", sep_weight=3.0),
-    "adaptive": LossConfig(variance="adaptive", label_weight=0.5),
-    "adaptive-l2-sum": LossConfig(variance="adaptive", distance="l2", centroid_reduction="sum"),
-    "unweighted-l2": LossConfig(variance="unweighted", distance="l2"),
-    "sep-only": LossConfig(seg_weight=0, mix_weight=0, label_weight=0, absent_weight=0),
+    "published": LossConfig(method="agmm", variance="published", sep_weight=3.0),
+    "adaptive": LossConfig(method="agmm", variance="adaptive", label_weight=0.5),
+    "adaptive-l2-sum": LossConfig(
+        method="agmm", variance="adaptive", distance="l2", centroid_reduction="sum"
+    ),
+    "unweighted-l2": LossConfig(method="agmm", variance="unweighted", distance="l2"),
+    "sep-only": LossConfig(method="agmm", seg_weight=0, mix_weight=0, label_weight=0, absent_weight=0),
     "ce+absent": LossConfig(method="ce+absent"),
     "ce": LossConfig(method="ce"),
 }

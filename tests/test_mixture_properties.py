@@ -107,7 +107,7 @@ def test_a_scaled_feature_is_a_scaled_sigma(seed: int, factor: float, distance: 
     """G = exp(-d^2 / 2 sigma^2) and d is homogeneous: factor * F with factor * sigma has the same G."""
     batch = make_batch(seed)
     scaled = dataclasses.replace(batch, feature=factor * batch.feature)
-    config = LossConfig(variance="published", distance=distance, sep_weight=0.0)
+    config = LossConfig(method="agmm", variance="published", distance=distance, sep_weight=0.0)
     wider = dataclasses.replace(config, sigma=factor * config.sigma)
     terms, gradient, _ = evaluate(losses.objective, batch, config)
     found, found_gradient, _ = evaluate(losses.objective, scaled, wider)
@@ -138,7 +138,7 @@ def test_bandwidth_multiplies_sigma(seed: int, distance: str) -> None:
     mean square of d) gives."""
     batch = make_batch(4 * seed, B=1, specks=False)  # seed % 4 == 0: a single class
     batch = dataclasses.replace(batch, label=batch.label.where(batch.label != IGNORED, UNLABELLED))
-    config = LossConfig(variance="unweighted", distance=distance, bandwidth=0.7)
+    config = LossConfig(method="agmm", variance="unweighted", distance=distance, bandwidth=0.7)
     (k,) = {int(value) for value in batch.label.unique() if value < UNLABELLED}
     up_DHW = torch.nn.functional.interpolate(batch.feature, size=batch.label.shape[1:], mode="bilinear")[0]
     mu_D = up_DHW[:, batch.label[0] == k].mean(1)
@@ -177,7 +177,7 @@ def test_the_objective_is_one_graph(variance: str, distance: str) -> None:
     """torch.compile finds no break and no wait for the device, and the terms and gradients stay."""
     torch._dynamo.reset()
     compiled = torch.compile(losses.objective, fullgraph=True, backend="aot_eager")
-    config = LossConfig(variance=variance, distance=distance)
+    config = LossConfig(method="agmm", variance=variance, distance=distance)
     for seed in (3, 5):
         batch = make_batch(seed)
         found = evaluate(compiled, batch, config, num_slots=4)

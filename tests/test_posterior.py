@@ -18,7 +18,7 @@ from sparseg import checkpoint, losses, mixture, train
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 
 POSTERIOR = LossConfig(
-    target="posterior", centroids="memory", label_weight=0.0, sep_weight=0.0, bandwidth=0.7
+    method="agmm", target="posterior", centroids="memory", label_weight=0.0, sep_weight=0.0, bandwidth=0.7
 )
 K, D = 5, 8
 
@@ -149,7 +149,7 @@ def test_images_without_a_class_and_empty_batches_are_finite() -> None:
 def test_memory_alone_replaces_the_means_of_the_similarity() -> None:
     """With the batch's own means as memory, G of the labelled classes is that of the memory's centroid."""
     batch, memory = make_batch(5, K=K, D=D, B=1), mixture.Memory.empty(K, D, torch.device("cpu"))
-    config = LossConfig(centroids="memory")
+    config = LossConfig(method="agmm", centroids="memory")
     found, _, _ = evaluate(losses.objective, batch, config, memory=memory)
     plain, _, _ = evaluate(losses.objective, batch, LossConfig(method="agmm"))
     for name in ("mix", "label", "sep"):  # one image: the first memory is its own means
@@ -158,7 +158,7 @@ def test_memory_alone_replaces_the_means_of_the_similarity() -> None:
 
 def test_the_posterior_needs_the_memory() -> None:
     with pytest.raises(ValueError, match=r"loss\.target=posterior.*loss\.centroids=memory"):
-        LossConfig(target="posterior")
+        LossConfig(method="agmm", target="posterior")
 
 
 def test_a_resumed_run_remembers(tmp_path: Path) -> None:

@@ -169,9 +169,13 @@ class ModelConfig:
 class LossConfig:
     """What is minimised; the equations stand in mixture.py and losses.py."""
 
-    method: Literal["ce", "ce+absent", "agmm"] = "ce"
-    """`ce`: cross-entropy on the labelled pixels. `ce+absent`: and the absent-class term. `agmm`: and the
-    mixture. The default is what no other setting beat in the tables of RESULTS.md."""
+    method: Literal[
+        "ce", "ce+absent", "agmm", "tel", "gated-crf", "dense-pairwise", "agmm+tel", "agmm+gated-crf"
+    ] = "ce"
+    """`ce`: cross-entropy on the labelled pixels, which all others have, too. `ce+absent`: and the
+    absent-class term. `agmm`: and the mixture and the absent-class term. `tel`: and the tree energy.
+    `gated-crf`, `dense-pairwise`: and a pairwise energy, of near pairs or of all. The default is what no
+    other setting beat in the tables of RESULTS.md."""
     variance: Literal["published", "adaptive", "unweighted"] = "adaptive"
     """Variance of a class in an image: fixed `sigma`, responsibility-weighted (Eq. 7), or the plain mean of
     d^2."""
@@ -206,8 +210,17 @@ class LossConfig:
     """Weight of L_sep (class centroids apart). 0 = not computed."""
     absent_weight: float = 1.0
     """Weight of L_absent (classes not annotated in the image are improbable). 0 = not computed."""
+    tree_weight: float = 0.4
+    """Weight of the tree energy of unlabelled cells. 0 = not computed."""
+    pairwise_weight: float = 0.1
+    """Weight of the pairwise energy. 0 = not computed."""
     warmup_epochs: float = 0.0
-    """Epochs before L_mix, L_label and L_sep start."""
+    """Epochs before L_mix, L_label, L_sep, the tree energy and the pairwise energy start."""
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What the method is made of."""
+        return frozenset(self.method.split("+"))
 
     def __post_init__(self) -> None:
         _require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
@@ -225,7 +238,7 @@ class LossConfig:
             "crop; it needs loss.centroids=memory",
         )
         _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
-        for name in ("seg", "mix", "label", "sep", "absent"):
+        for name in ("seg", "mix", "label", "sep", "absent", "tree", "pairwise"):
             value = getattr(self, f"{name}_weight")
             _require(value >= 0, f"loss.{name}_weight must be >= 0, got {value}")
 

@@ -1,4 +1,5 @@
-"""The objective: cross-entropy on labelled pixels, the absent-class term, and the terms of the mixture.
+"""The objective: cross-entropy on labelled pixels, the absent-class term, the terms of the mixture, and those
+of the methods that look at the image.
 
 Every term is a sum over pixels divided by a count over the GLOBAL batch (all ranks, all accumulation passes).
 On several ranks each returns its share times the number of ranks, so the mean over ranks, which DDP takes of
@@ -14,11 +15,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import mixture
-from sparseg.config import IGNORED, LossConfig
+from sparseg import mixture, pairwise, tree
+from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.mixture import Memory
 
-TERMS = ("seg", "mix", "label", "sep", "absent")
+TERMS = ("seg", "mix", "label", "sep", "absent", "tree", "pairwise")
 
 
 def pixel_counts(label_BHW: Tensor, num_classes: int) -> Tensor:
@@ -54,18 +55,20 @@ def objective(
     mixture: bool = True,
     class_weight_K: Tensor | None = None,
     memory: Memory | None = None,
+    image_B3HW: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """All loss terms (Wu et al., CVPR 2023) -> unweighted scalars seg mix label sep absent, and their
-    weighted total.
+    """All loss terms (Wu et al., CVPR 2023; tree.py; pairwise.py) -> unweighted scalars seg mix label sep
+    absent tree pairwise, and their weighted total.
 
     feature_BDhw (B, D, h, w) at the decoder's stride; logits_BKhw (B, K, any, any), resized once to the
     label's size; label_BHW uint8 codes; present_BK bool, classes annotated anywhere in the whole image.
     counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes
     labelled in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation
-    passes that share `counts`; sep, which is taken per pass, is divided by it.  mixture=False: warm-up, only
-    seg and absent.  class_weight_K: factors on the pixels of a class in seg (`class_weights`).  memory: the
-    running class means of centroids=memory, changed in place; num_slots is then the most classes annotated in
-    any image.  Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
+    passes that share `counts`; sep, tree and pairwise, which are taken per pass, are divided by it.
+    mixture=False: warm-up, only seg and absent.  class_weight_K: factors on the pixels of a class in seg
+    (`class_weights`).  memory: the running class means of centroids=memory, changed in place; num_slots is
+    then the most classes annotated in any image.  image_B3HW: 0..255, for tree and pairwise.  Terms that are
+    off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
     with torch.autocast(logits_BKhw.device.type, enabled=False):
         return _objective(
@@ -80,6 +83,7 @@ def objective(
             mixture,
             class_weight_K,
             memory,
+            image_B3HW,
         )
 
 
@@ -99,6 +103,7 @@ def _objective(
     mixture_on: bool,
     class_weight_K: Tensor | None,
     memory: Memory | None,
+    image_B3HW: Tensor | None,
 ) -> dict[str, Tensor]:
     num_classes = logits_BKhw.shape[1]
     if counts is None:
@@ -106,6 +111,8 @@ def _objective(
     labelled, valid = (mixture.world_size() / counts.clamp(min=1)).to(logits_BKhw.dtype).unbind()
     terms = {name: logits_BKhw.new_zeros(()) for name in TERMS}
 
+    if mixture_on and image_B3HW is not None:
+        terms |= image_terms(feature_BDhw, logits_BKhw, label_BHW, image_B3HW, config, passes)
     if logits_BKhw.shape[2:] != label_BHW.shape[1:]:
         logits_BKhw = F.interpolate(
             logits_BKhw, size=label_BHW.shape[1:], mode="bilinear", align_corners=False
@@ -116,12 +123,13 @@ def _objective(
         weight_K = None if class_weight_K is None else class_weight_K.to(log_p_BKHW.dtype)
         loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
         terms["seg"] = loss * labelled
-    with_absent = bool(config.absent_weight) and config.method != "ce"
-    with_pixels = mixture_on and config.method == "agmm" and bool(config.mix_weight or config.label_weight)
+    with_mixture = mixture_on and "agmm" in config.parts
+    with_absent = bool(config.absent_weight) and not config.parts.isdisjoint(("absent", "agmm"))
+    with_pixels = with_mixture and bool(config.mix_weight or config.label_weight)
     p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW
     if with_absent:
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
-    if mixture_on and config.method == "agmm" and (with_pixels or config.sep_weight):
+    if with_mixture and (with_pixels or config.sep_weight):
         class_BK = mixture.crop_classes(label_BHW, num_classes)
         if memory is not None:
             class_BK = class_BK | (present_BK & memory.seen_K)
@@ -132,6 +140,46 @@ def _objective(
     terms["sep"] = terms["sep"] / passes
     terms["total"] = sum(getattr(config, f"{name}_weight") * terms[name] for name in TERMS)
     return terms
+
+
+def image_terms(
+    feature_BDhw: Tensor,
+    logits_BKhw: Tensor,
+    label_BHW: Tensor,
+    image_B3HW: Tensor,
+    config: LossConfig,
+    passes: int,
+) -> dict[str, Tensor]:
+    """Tree energy over the unlabelled cells of the decoder's grid, pairwise energy over the valid ones: means
+    over the pass's global batch, divided by the passes."""
+    parts, terms = config.parts, dict[str, Tensor]()
+    size = (feature_BDhw.shape[2], feature_BDhw.shape[3])
+    with_tree = "tel" in parts and bool(config.tree_weight)
+    with_pairs = not parts.isdisjoint(("gated-crf", "dense-pairwise")) and bool(config.pairwise_weight)
+    if not (with_tree or with_pairs):
+        return terms
+    if logits_BKhw.shape[2:] != size:
+        logits_BKhw = F.interpolate(logits_BKhw, size=size, mode="bilinear", align_corners=False)
+    p_BKhw = logits_BKhw.softmax(1)
+    if with_tree:
+        unlabelled = (label_BHW == UNLABELLED)[:, None].to(p_BKhw.dtype)
+        unlabelled_B1hw = F.interpolate(unlabelled, size=size, mode="nearest")
+        energy = tree.energy(feature_BDhw, p_BKhw, image_B3HW, unlabelled_B1hw)
+        terms["tree"] = energy * _share(unlabelled_B1hw, passes)
+    if with_pairs:
+        valid_B1hw = mixture.valid_cells(label_BHW, size)
+        pairs = pairwise.gated_crf if "gated-crf" in parts else pairwise.dense
+        terms["pairwise"] = pairs(p_BKhw, image_B3HW, valid_B1hw) * _share(valid_B1hw, passes)
+    return terms
+
+
+def _share(cells_B1hw: Tensor, passes: int) -> Tensor:
+    """Factor on a sum over these cells, so that the mean over ranks and the sum over passes is a mean over
+    cells."""
+    count = cells_B1hw.double().sum()
+    if mixture.world_size() > 1:
+        dist.all_reduce(count)
+    return (mixture.world_size() / count.clamp(min=1) / passes).to(cells_B1hw.dtype)
 
 
 def absent_class(p_BKHW: Tensor, label_BHW: Tensor, present_BK: Tensor) -> Tensor:

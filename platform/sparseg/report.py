@@ -145,7 +145,7 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
     facts = [
         (name, value) for name, field, value in known if value not in (None, "", 0) or field == "run.seed"
     ]
-    if run.config.get("loss.method") != "agmm":
+    if "agmm" not in str(run.config.get("loss.method")).split("+"):
         facts = [fact for fact in facts if fact[0] != "variance"]  # only the mixture has one
     device = run.environment.get("device") or run.environment.get("devices")
     facts += [("device", device)] if device else []

@@ -42,19 +42,18 @@ def train_step(
     """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
     grad_norm.
 
-    Nothing here waits for the device, unless optim.skip_nonfinite asks whether the step is to be made.
+    Nothing here waits for the device but optim.skip_nonfinite, and the tree energy for its trees.
     """
     num_classes = batches[0].present_BK.shape[1]
     counts = losses.pixel_counts(torch.cat([batch.label_BHW for batch in batches]), num_classes)
     sums: dict[str, Tensor] = {}
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
-        silent = (
+        with (
             contextlib.nullcontext()
             if last or not isinstance(model, DistributedDataParallel)
             else model.no_sync()
-        )
-        with silent:
+        ):
             bf16 = config.optim.precision == "bf16"
             with torch.autocast(batch.label_BHW.device.type, dtype=torch.bfloat16, enabled=bf16):
                 feature_BDhw, logits_BKhw = model(batch.image_B3HW)
@@ -70,6 +69,7 @@ def train_step(
                 mixture=mixture,
                 class_weight_K=class_weight_K,
                 memory=memory,
+                image_B3HW=batch.image_B3HW,
             )
             terms["total"].backward()
         for name, value in terms.items():

@@ -24,12 +24,17 @@ from optuna.distributions import (
 from sparseg import config
 from sparseg.config import Config
 
-MIXTURE_FIELDS = {
-    *("loss.variance", "loss.sigma", "loss.bandwidth", "loss.distance", "loss.target", "loss.centroids"),
-    *("loss.centroid_momentum", "loss.centroid_reduction", "loss.warmup_epochs"),
-    *("loss.mix_weight", "loss.label_weight", "loss.sep_weight"),
+FIELDS_OF = {
+    ("agmm",): {
+        *("variance", "sigma", "bandwidth", "distance", "target", "centroids", "centroid_momentum"),
+        *("centroid_reduction", "mix_weight", "label_weight", "sep_weight"),
+    },
+    ("absent", "agmm"): {"absent_weight"},
+    ("tel",): {"tree_weight"},
+    ("gated-crf", "dense-pairwise"): {"pairwise_weight"},
+    ("agmm", "tel", "gated-crf", "dense-pairwise"): {"warmup_epochs"},
 }
-"""What only loss.method=agmm uses."""
+"""Parts of a method -> the fields of `loss` that they alone use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,13 +182,14 @@ def points_of(path: Path, module: types.ModuleType, space: Space) -> list[dict[s
 def check_effect(path: Path, space: Space, base: Config) -> None:
     """Raise ValueError if the space searches what no trial would use, because the method is another."""
     methods = ends(space["loss.method"]) if "loss.method" in space else (base.loss.method,)
-    idle = [name for name in space if name in MIXTURE_FIELDS and "agmm" not in methods]
-    idle += [name for name in space if name == "loss.absent_weight" and set(methods) == {"ce"}]
-    if idle:
-        raise ValueError(
-            f"{path}: {', '.join(idle)} would change nothing with loss.method={methods[0]}; give "
-            f"--loss.method {'agmm' if idle != ['loss.absent_weight'] else 'ce+absent'}"
-        )
+    parts = {part for method in methods for part in method.split("+")}
+    for users, fields in FIELDS_OF.items():
+        idle = [name for name in space if name.startswith("loss.") and name[5:] in fields]
+        if idle and parts.isdisjoint(users):
+            raise ValueError(
+                f"{path}: {', '.join(idle)} would change nothing with loss.method={methods[0]}; give "
+                f"--loss.method {'ce+absent' if users[0] == 'absent' else users[0]}"
+            )
 
 
 def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, base: Config) -> None:

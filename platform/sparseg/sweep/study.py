@@ -179,7 +179,7 @@ def first_rung(sweep: Sweep, total_steps: int, steps_per_epoch: float) -> int:
         own = getattr(getattr(sweep.base, section), field)
         return max(own, *ends(sweep.space[name])) if name in sweep.space else float(own)
 
-    mixture = longest("loss.warmup_epochs") * steps_per_epoch if sweep.base.loss.method == "agmm" else 0.0
+    mixture = longest("loss.warmup_epochs") * steps_per_epoch if sweep.base.loss.parts != {"ce"} else 0.0
     warm = math.ceil(max(longest("optim.warmup_steps"), mixture))
     return max(1, min(max(total_steps // 9, warm), total_steps // 4))
 
