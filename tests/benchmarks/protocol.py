@@ -36,6 +36,9 @@ METHODS = {
     "agmm published": "--loss.method agmm --loss.variance published",
     "agmm adaptive": "--loss.method agmm --loss.variance adaptive",
     "agmm no L_absent": "--loss.method agmm --loss.variance adaptive --loss.absent-weight 0",
+    "tel": "--loss.method tel",
+    "gated-crf": "--loss.method gated-crf",
+    "dense-pairwise": "--loss.method dense-pairwise",
     "agmm posterior": "--loss.method agmm --loss.target posterior --loss.centroids memory "
     "--loss.bandwidth 0.4 --loss.mix-weight 0.3 --loss.label-weight 0 --loss.sep-weight 0 "
     "--loss.absent-weight 0 --loss.warmup-epochs 5",
