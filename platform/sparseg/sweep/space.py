@@ -179,16 +179,21 @@ def points_of(path: Path, module: types.ModuleType, space: Space) -> list[dict[s
     return points
 
 
+def methods_of(space: Space, base: Config) -> tuple[str, ...]:
+    """All that trials may have as loss.method."""
+    return ends(space["loss.method"]) if "loss.method" in space else (base.loss.method,)
+
+
 def check_effect(path: Path, space: Space, base: Config) -> None:
     """Raise ValueError if the space searches what no trial would use, because the method is another."""
-    methods = ends(space["loss.method"]) if "loss.method" in space else (base.loss.method,)
+    methods = methods_of(space, base)
     parts = {part for method in methods for part in method.split("+")}
     for users, fields in FIELDS_OF.items():
         idle = [name for name in space if name.startswith("loss.") and name[5:] in fields]
         if idle and parts.isdisjoint(users):
             raise ValueError(
-                f"{path}: {', '.join(idle)} would change nothing with loss.method={methods[0]}; give "
-                f"--loss.method {'ce+absent' if users[0] == 'absent' else users[0]}"
+                f"{path}: {', '.join(idle)} would change nothing with loss.method={' or '.join(methods)}; "
+                f"give --loss.method {'ce+absent' if users[0] == 'absent' else users[0]}"
             )
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sparseg import config
 from sparseg.config import Config
-from sparseg.sweep.space import Space, contains, ends, fill, plain, propose, range_of
+from sparseg.sweep.space import Space, contains, ends, fill, methods_of, plain, propose, range_of
 
 METRICS = {"val_miou": "miou", "val_pixel_accuracy": "pixel_accuracy"}
 """Name on the command line -> key of what a validation reports; larger is better."""
@@ -179,7 +179,8 @@ def first_rung(sweep: Sweep, total_steps: int, steps_per_epoch: float) -> int:
         own = getattr(getattr(sweep.base, section), field)
         return max(own, *ends(sweep.space[name])) if name in sweep.space else float(own)
 
-    mixture = longest("loss.warmup_epochs") * steps_per_epoch if sweep.base.loss.parts != {"ce"} else 0.0
+    warms_up = not set(methods_of(sweep.space, sweep.base)) <= {"ce", "ce+absent"}
+    mixture = longest("loss.warmup_epochs") * steps_per_epoch if warms_up else 0.0
     warm = math.ceil(max(longest("optim.warmup_steps"), mixture))
     return max(1, min(max(total_steps // 9, warm), total_steps // 4))
 
