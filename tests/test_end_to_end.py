@@ -138,6 +138,6 @@ def test_more_workers_than_the_cluster_has_is_one_line_and_code_2(tmp_path: Path
     driver = Driver(settings, tmp_path)
     assert driver.code() == 2, driver.output
     error = [line for line in driver.lines if line.startswith("error: ")]
-    assert len(error) == 1 and "4000" in error[0] and "the cluster has room for " in error[0]
+    assert len(error) == 1 and "workers=4 of 1000 CPU" in error[0] and "room for 0 " in error[0]
     assert not settings.folder.exists()
     nothing_left(settings)

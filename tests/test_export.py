@@ -405,7 +405,7 @@ def test_hub_folder_predicts_and_its_card_tells_the_run(tmp_path: Path, run_fold
     assert "base_model" not in front  # random weights
     for words in (
         "# tiny\n",
-        "method: `agmm`",
+        "method: `ce`",
         "labels: `clicks`; 20 pixels drawn in every image, 0.5 of the labels kept, 4 images with 11.25 ",
         "backbone: `test_efficientnet`, output stride 16, started from random weights",
         "training: 7 steps of 64 crops, 321 px a side",
