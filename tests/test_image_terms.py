@@ -115,3 +115,11 @@ def test_weight_0_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         off = dataclasses.replace(LossConfig(), method=method, tree_weight=0.0, pairwise_weight=0.0)
         plain = losses.objective(**given, config=LossConfig(method="agmm"))
         assert losses.objective(**given, config=off) == plain
+
+
+@pytest.mark.parametrize("method", ["tel", "gated-crf"])
+def test_without_the_image_it_is_refused_not_left_out(method: str) -> None:
+    given = batch()
+    del given["image_B3HW"]
+    with pytest.raises(ValueError, match=rf"loss.method={method} looks at the image; give image_B3HW"):
+        losses.objective(**given, config=LossConfig(method=method))  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def _objective(
     labelled, valid = (mixture.world_size() / counts.clamp(min=1)).to(logits_BKhw.dtype).unbind()
     terms = {name: logits_BKhw.new_zeros(()) for name in TERMS}
 
-    if mixture_on and image_B3HW is not None:
+    if mixture_on:
         terms |= image_terms(feature_BDhw, logits_BKhw, label_BHW, image_B3HW, config, passes)
     if logits_BKhw.shape[2:] != label_BHW.shape[1:]:
         logits_BKhw = F.interpolate(
@@ -146,7 +146,7 @@ def image_terms(
     feature_BDhw: Tensor,
     logits_BKhw: Tensor,
     label_BHW: Tensor,
-    image_B3HW: Tensor,
+    image_B3HW: Tensor | None,
     config: LossConfig,
     passes: int,
 ) -> dict[str, Tensor]:
@@ -158,6 +158,8 @@ def image_terms(
     with_pairs = not parts.isdisjoint(("gated-crf", "dense-pairwise")) and bool(config.pairwise_weight)
     if not (with_tree or with_pairs):
         return terms
+    if image_B3HW is None:
+        raise ValueError(f"loss.method={config.method} looks at the image; give image_B3HW")
     if logits_BKhw.shape[2:] != size:
         logits_BKhw = F.interpolate(logits_BKhw, size=size, mode="bilinear", align_corners=False)
     p_BKhw = logits_BKhw.softmax(1)

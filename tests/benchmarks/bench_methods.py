@@ -8,12 +8,11 @@ memory is what a call adds at its peak.  The trees are SciPy's, on one CPU core,
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
 import torch
 import torch.nn.functional as F
-from bench_mixture import Case, inputs, interleaved
+from bench_mixture import Case, inputs, interleaved, options_of
 
 from sparseg import losses, model
 from sparseg.config import LossConfig, ModelConfig
@@ -92,16 +91,7 @@ def compare(setting: Setting, rounds: int, device: torch.device) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--cases", nargs="+", default=[*SETTINGS], choices=[*SETTINGS])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    what = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
-    print(f"torch {torch.__version__}, {what}; medians of {options.rounds}")
+    options, device = options_of(__doc__ or "", [*SETTINGS])
     for name in options.cases:
         compare(SETTINGS[name], options.rounds, device)
 

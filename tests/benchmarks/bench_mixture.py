@@ -244,11 +244,11 @@ def share_of_step(backbone: str, rounds: int, device: torch.device, batch: int) 
     )
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def options_of(doc: str, cases: list[str]) -> tuple[argparse.Namespace, torch.device]:
+    """The command line of a benchmark with cases, and its device; prints what it is measured on."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of every case")
-    parser.add_argument("--cases", nargs="+", default=[*CASES, "step"], choices=[*CASES, "step"])
+    parser.add_argument("--cases", nargs="+", default=cases, choices=cases)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -256,6 +256,12 @@ def main() -> None:
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )
     print(f"torch {torch.__version__}, {what}; medians of {options.rounds}")
+    return options, device
+
+
+def main() -> None:
+    """Print the tables."""
+    options, device = options_of(__doc__ or "", [*CASES, "step"])
     print(f"{'mixture terms':<22} {'plain':>10} {'ours':>10} {'ratio':>7} | {'plain':>12} {'ours':>11}")
     for name in options.cases:
         if name != "step":
