@@ -152,7 +152,8 @@ def image_terms(
 ) -> dict[str, Tensor]:
     """Tree energy over the unlabelled cells of the decoder's grid, pairwise energy over the valid ones: means
     over the pass's global batch, divided by the passes."""
-    parts, terms = config.parts, dict[str, Tensor]()
+    parts = config.parts
+    terms: dict[str, Tensor] = {}
     size = (feature_BDhw.shape[2], feature_BDhw.shape[3])
     with_tree = "tel" in parts and bool(config.tree_weight)
     with_pairs = not parts.isdisjoint(("gated-crf", "dense-pairwise")) and bool(config.pairwise_weight)
