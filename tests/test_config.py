@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sparseg import config
-from sparseg.config import Config, from_dict, load, to_dict, with_overrides
+from sparseg.config import Config, from_dict, load, sections, to_dict, with_overrides
 
 OTHER_VALUES: dict[str, Any] = {
     "data.unlabelled_code": 21,
@@ -246,7 +246,7 @@ def test_every_default_passes_as_an_override(dotted: str, hint: Any, default: An
 
 
 def test_every_field_is_documented_and_typed() -> None:
-    tree = ast.parse(Path(config.__file__).read_text())
+    tree = ast.parse(Path(sections.__file__).read_text())
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     documented, all_fields = set(), set()
     for section in dataclasses.fields(Config):

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import tiny
 
-from sparseg import config, flags
-from sparseg.config import Config, to_dict, with_overrides
+from sparseg import flags
+from sparseg.config import Config, sections, to_dict, with_overrides
 
 
 def documented_flags() -> dict[str, str]:
-    """--flag -> its documentation, from the source of config.py."""
-    tree = ast.parse(Path(config.__file__).read_text())
+    """--flag -> its documentation, from the source of config/sections.py."""
+    tree = ast.parse(Path(sections.__file__).read_text())
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     found = {}
     for section in dataclasses.fields(Config):

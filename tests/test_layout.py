@@ -119,7 +119,7 @@ MAY_IMPORT_RAY = {"launch", "sweep"}
 MAY_IMPORT_OPTUNA = {"sweep"}
 
 MAX_FILE_LINES = 300
-MAX_CONFIG_LINES = 520  # declarations: a field, its documentation, its check
+MAX_CONFIG_LINES = 500  # declarations: a field, its documentation, its check
 MAX_FUNCTION_LINES = 60
 LABEL_CODES = (254, 255)
 TORCH_PROTOCOL = ("forward", "backward")  # what they compute is said by the class or the function around them
@@ -201,7 +201,7 @@ def test_import_loads_no_ray(module: str) -> None:
 
 @each_file
 def test_file_can_be_read_in_one_sitting(path: Path) -> None:
-    limit = MAX_CONFIG_LINES if path == PACKAGE / "config.py" else MAX_FILE_LINES
+    limit = MAX_CONFIG_LINES if path == PACKAGE / "config" / "sections.py" else MAX_FILE_LINES
     assert len(path.read_text().splitlines()) <= limit
 
 
@@ -273,5 +273,5 @@ def test_label_code_rule_tells_codes_from_pixel_values() -> None:
 
 @each_file
 def test_label_codes_are_written_in_config_only(path: Path) -> None:
-    if path != PACKAGE / "config.py":
+    if path != PACKAGE / "config" / "sections.py":
         assert label_code_lines(path.read_text()) == []

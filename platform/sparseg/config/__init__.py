@@ -1,0 +1,34 @@
+"""A run as a typed value: label codes, the configuration sections, JSON in and out, dotted overrides."""
+
+from __future__ import annotations
+
+from sparseg.config.sections import (
+    IGNORED,
+    MAX_CLASSES,
+    UNLABELLED,
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    RunConfig,
+)
+from sparseg.config.values import from_dict, load, to_dict, with_overrides
+
+__all__ = [
+    "IGNORED",
+    "MAX_CLASSES",
+    "UNLABELLED",
+    "Config",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ResourcesConfig",
+    "RunConfig",
+    "from_dict",
+    "load",
+    "to_dict",
+    "with_overrides",
+]
