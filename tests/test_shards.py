@@ -64,6 +64,14 @@ def test_strokes_survive(tmp_path: Path) -> None:
     assert shards.open(tmp_path / "set").splits["train"][0]["strokes"] == [stroke]
 
 
+def test_classes_without_a_pixel_can_be_present(tmp_path: Path) -> None:
+    told = {**row("a", coded_label()), "present": [1, 2]}  # the label's own are 0 and 2
+    shards.write(tmp_path / "set", {"train": lambda: iter([told])}, NAMES)
+    assert shards.open(tmp_path / "set").splits["train"][0]["present"] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"row a: present must be classes 0..2, got \[3\]"):
+        shards.write(tmp_path / "other", {"train": lambda: iter([told | {"present": [3]}])}, NAMES)
+
+
 @pytest.mark.parametrize(("num_shards", "files"), [(1, 1), (3, 3), (99, 5)])
 def test_rows_keep_their_order_in_any_number_of_shards(tmp_path: Path, num_shards: int, files: int) -> None:
     write(tmp_path / "set", num_shards=num_shards)

@@ -190,10 +190,11 @@ class Summary:
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.extra: Counter[str] = Counter()
 
-    def add(self, label_HW: np.ndarray) -> None:
-        """Count a label (H, W) uint8 with codes."""
+    def add(self, label_HW: np.ndarray, present: Sequence[int] = ()) -> None:
+        """Count a label (H, W) uint8 with codes, and classes known to be there beside its pixels."""
         count_256 = np.bincount(label_HW.ravel(), minlength=256)
         present_K = count_256[: self.num_classes] > 0
+        present_K[list(present)] = True
         self.rows += 1
         self.unlabelled_rows += int(not present_K.any())
         self.count_256 += count_256

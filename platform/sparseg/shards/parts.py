@@ -80,10 +80,13 @@ def features(names: list[str]) -> Any:
 
 
 def _record(row: Row, form: Form) -> Row:
-    """A row as Arrow stores it: label and mask as PNG, `present` counted."""
+    """A row as Arrow stores it: label and mask as PNG, `present` counted; a row's own `present` adds classes
+    that are known to be in the image and have no pixel on its label."""
     record: Row = {"id": row["id"], "height": row["height"], "width": row["width"]}
     record["image"] = {"bytes": row["image"], "path": None}
-    present: list[int] = []
+    present: list[int] = [int(k) for k in row.get("present") or ()]
+    if not all(0 <= k < form.num_classes for k in present):
+        raise ValueError(f"row {row['id']}: present must be classes 0..{form.num_classes - 1}, got {present}")
     for column in ("label", "mask"):
         array, record[column] = row.get(column), None
         if array is None:
@@ -102,8 +105,8 @@ def _record(row: Row, form: Form) -> Row:
             )
         record[column] = {"bytes": encode_label(array, form.palette), "path": None}
         if column == "label":
-            present = values[values < form.num_classes].tolist()
-    record["present"] = present
+            present += values[values < form.num_classes].tolist()
+    record["present"] = sorted(set(present))
     record["strokes"] = row.get("strokes") or []
     return record
 
