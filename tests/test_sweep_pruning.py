@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from sweeping import maker, report, search_of
 
 from sparseg import sweep
-from sparseg.sweep.study import first_rung
+from sparseg.sweep.pruning import first_rung
 
 
 @pytest.fixture
@@ -18,6 +18,36 @@ def make(tmp_path: Path) -> Callable[..., sweep.Sweep]:
     """Sweeps of camvid, without a warm-up."""
     plain = maker(tmp_path)
     return lambda *args, **space: plain("--optim.warmup-steps", "0", *args, **space)
+
+
+def steps_of(make: Callable[..., sweep.Sweep], curves: list[list[float]]) -> list[int]:
+    """Trials one after the other, of a value a step: how many steps each has made."""
+    search, _ = search_of(make("--trials", str(len(curves))))
+    made = []
+    for number, curve in enumerate(curves):
+        search.suggest(str(number))
+        for step, value in enumerate(curve, 1):
+            if search.stop(str(number), report(step, value, total=len(curve))):
+                break
+        made.append(step)
+        search.on_trial_complete(str(number), report(step, value, finished=step == len(curve)))
+    return made
+
+
+def test_of_equals_the_first_goes_on(make: Callable[..., sweep.Sweep]) -> None:
+    """Trials of a warm-up are equal to the last bit; Optuna's pruner would let all of them pass."""
+    assert steps_of(make, [[0.2] * 8] * 5) == [8, 1, 1, 1, 1]
+
+
+def test_the_best_quarter_passes_a_rung(make: Callable[..., sweep.Sweep]) -> None:
+    values = [0.5, 0.4, 0.3, 0.6, 0.1, 0.2, 0.0, 0.55, 0.52, 0.9, float("nan")]  # of 8 two, of 4 one
+    assert steps_of(make, [[value] * 4 for value in values]) == [4, 1, 1, 4, 1, 1, 1, 4, 1, 4, 1]
+
+
+def test_between_the_rungs_nobody_is_stopped(make: Callable[..., sweep.Sweep]) -> None:
+    """Rungs of 36 steps are at 4 and at 16: what falls behind at 5 is not looked at before."""
+    falling = [0.9] * 4 + [0.1] * 32
+    assert steps_of(make, [[0.5] * 36, falling]) == [36, 16]
 
 
 @pytest.mark.parametrize(("scheduler", "pruned"), [("asha", True), ("none", False)])
@@ -83,7 +113,7 @@ def test_trials_are_compared_when_their_warm_ups_are_over(
     make: Callable[..., sweep.Sweep], args: tuple[str, ...], space: str, rung: int
 ) -> None:
     found = make("--loss.method", "agmm", *args, space=space)
-    assert first_rung(found, 900, 40.0) == rung
+    assert first_rung(found.space, found.base, 900, 40.0) == rung
 
 
 def test_before_the_warm_ups_end_nobody_is_pruned(make: Callable[..., sweep.Sweep]) -> None:

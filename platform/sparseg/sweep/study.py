@@ -3,7 +3,7 @@
 STORAGE/SWEEP/study.db is the only state, so a killed sweep goes on with the same command: finished trials
 stand, half-trained ones resume in their folders.  Ray's own OptunaSearch is not used: it tells the study that
 pruned trials are complete, and after a restart it counts reports from 1 again and leaves the killed trials
-running for ever.  Tune's schedulers forget their rungs with the driver; Optuna's pruners keep them on disk.
+running for ever.  Tune's schedulers forget their rungs with the driver; here they are read from the study.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sparseg import config
 from sparseg.config import Config
-from sparseg.sweep.space import Space, contains, ends, fill, methods_of, plain, propose, range_of
+from sparseg.sweep.pruning import first_rung, goes_on
+from sparseg.sweep.space import Space, contains, fill, plain, propose, range_of
 
 METRICS = {"val_miou": "miou", "val_pixel_accuracy": "pixel_accuracy"}
 """Name on the command line -> key of what a validation reports; larger is better."""
@@ -169,33 +170,6 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def first_rung(sweep: Sweep, total_steps: int, steps_per_epoch: float) -> int:
-    """The step at which trials are compared first: a ninth of the steps, or the end of the longest warm-up
-    (of the rate, of the mixture), before which trials do not show what they differ in; at most a quarter,
-    so that rungs at 1/4 and 3/4 still save more than half."""
-
-    def longest(name: str) -> float:
-        section, field = name.split(".")
-        own = getattr(getattr(sweep.base, section), field)
-        return max(own, *ends(sweep.space[name])) if name in sweep.space else float(own)
-
-    warms_up = not set(methods_of(sweep.space, sweep.base)) <= {"ce", "ce+absent"}
-    mixture = longest("loss.warmup_epochs") * steps_per_epoch if warms_up else 0.0
-    warm = math.ceil(max(longest("optim.warmup_steps"), mixture))
-    return max(1, min(max(total_steps // 9, warm), total_steps // 4))
-
-
-def _pruner(scheduler: str, first: int) -> optuna.pruners.BasePruner:
-    """asha: of those seen at the first rung, and at each that is 3 times as far, the best third goes on
-    (Li et al., MLSys 2020)."""
-    match scheduler:
-        case "asha":
-            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
-        case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=first)
-    return optuna.pruners.NopPruner()
-
-
 class StudySearch(Searcher):
     """Tune's view of the study: which configuration is next, does a trial go on, what came out.
 
@@ -242,8 +216,8 @@ class StudySearch(Searcher):
             total *= len(self.sweep.seeds)
         if step not in self.study.trials[trial.number].intermediate_values:  # a resumed run may repeat one
             trial.report(value, step)
-        self.study.pruner = _pruner(self.sweep.scheduler, first_rung(self.sweep, total, steps_per_epoch))
-        if step < total and trial.should_prune():
+        first = first_rung(self.sweep.space, self.sweep.base, total, steps_per_epoch)
+        if step < total and not goes_on(self.sweep.scheduler, self.study, trial, step, first):
             self.pruned.add(trial_id)
         return trial_id in self.pruned
 
