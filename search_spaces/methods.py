@@ -12,5 +12,7 @@ SAMPLER = "grid"
 SPACE = {
     "run.seed": choice(0, 1, 2),
     "data.random_pixels": choice(5, 20, 100),
-    "loss.method": choice("ce", "ce+absent", "agmm", "tel", "gated-crf", "dense-pairwise", "agmm+tel"),
+    "loss.method": choice(
+        "ce", "ce+absent", "agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise", "agmm+tel"
+    ),
 }

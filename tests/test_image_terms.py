@@ -13,11 +13,13 @@ from torch import Tensor
 
 from sparseg import losses, pairwise, tree
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
+from sparseg.mixture import Memory
 
 ON = {
     "ce": {"seg"},
     "ce+absent": {"seg", "absent"},
     "agmm": {"seg", "absent", "mix", "label", "sep"},
+    "agmm-em": {"seg", "absent", "mix", "label", "sep"},
     "tel": {"seg", "tree"},
     "gated-crf": {"seg", "pairwise"},
     "dense-pairwise": {"seg", "pairwise"},
@@ -46,6 +48,8 @@ def evaluate(method: str, given: dict[str, Tensor], **more: Any) -> tuple[dict[s
     """The terms; the gradients of the total by the feature and by the logits, side by side."""
     leaves = [given[name].clone().requires_grad_() for name in ("feature_BDhw", "logits_BKhw")]
     values = {**given, "feature_BDhw": leaves[0], "logits_BKhw": leaves[1]}
+    if method == "agmm-em":
+        more["memory"] = Memory(torch.zeros(3, 5, dtype=torch.float64), torch.zeros(3, dtype=torch.bool))
     terms = losses.objective(**values, config=LossConfig(method=method), **more)  # type: ignore[arg-type]
     terms["total"].backward()
     grads = [leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for leaf in leaves]

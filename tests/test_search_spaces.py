@@ -46,10 +46,12 @@ def test_recipe_lies_inside_the_space_so_that_it_can_be_trial_0(name: str, train
     ("space", "args", "message"),
     [
         (
-            "{'loss.bandwidth': uniform(1, 2), 'loss.sigma': uniform(1, 2)}",
+            "{'loss.bandwidth': uniform(1, 2), 'loss.distance': choice('l1', 'l2')}",
             (),
-            "loss.bandwidth, loss.sigma would",
+            "loss.bandwidth, loss.distance would",
         ),
+        ("{'loss.sigma': uniform(1, 2)}", ("--loss.method", "agmm-em"), "give --loss.method agmm"),
+        ("{'loss.em_trust': uniform(0, 1)}", ("--loss.method", "agmm"), "give --loss.method agmm-em"),
         ("{'loss.absent_weight': uniform(1, 2)}", (), "with loss.method=ce; give --loss.method ce.absent"),
         ("{'loss.mix_weight': uniform(1, 2)}", ("--loss.method", "ce+absent"), "give --loss.method agmm"),
         ("{'loss.method': choice('ce', 'agmm'), 'loss.mix_weight': uniform(1, 2)}", (), ""),

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import mixture, pairwise, tree
+from sparseg import mixture, online_em, pairwise, tree
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.mixture import Memory
 
@@ -66,7 +66,7 @@ def objective(
     labelled in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation
     passes that share `counts`; sep, tree and pairwise, which are taken per pass, are divided by it.
     mixture=False: warm-up, only seg and absent.  class_weight_K: factors on the pixels of a class in seg
-    (`class_weights`).  memory: the running class means of centroids=memory, changed in place; num_slots is
+    (`class_weights`).  memory: the running class means (`keeps_memory`), changed in place; num_slots is
     then the most classes annotated in any image.  image_B3HW: 0..255, for tree and pairwise.  Terms that are
     off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
@@ -123,8 +123,8 @@ def _objective(
         weight_K = None if class_weight_K is None else class_weight_K.to(log_p_BKHW.dtype)
         loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
         terms["seg"] = loss * labelled
-    with_mixture = mixture_on and "agmm" in config.parts
-    with_absent = bool(config.absent_weight) and not config.parts.isdisjoint(("absent", "agmm"))
+    with_mixture = mixture_on and config.has_mixture
+    with_absent = bool(config.absent_weight) and (config.has_mixture or "absent" in config.parts)
     with_pixels = with_mixture and bool(config.mix_weight or config.label_weight)
     p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW
     if with_absent:
@@ -217,6 +217,14 @@ def mixture_terms(
             reduction = "sum" if config.variance == "published" else "mean"
         if config.sep_weight:
             terms["sep"] = mixture.separation(sum_KD, count_K, distance=config.distance, reduction=reduction)
+        if memory is not None and "agmm-em" in config.parts:
+            if config.mix_weight or config.label_weight:
+                found = online_em.terms(
+                    feature_BDhw, mean_BSD, labelled_BSHW, p_BKHW, label_BHW, slots, config, memory
+                )
+                scale = {"mix": valid, "label": labelled}
+                terms |= {name: value * scale[name] for name, value in found.items()}
+            return terms
         if memory is not None:
             memory.update(sum_KD, count_K, config.centroid_momentum)
             mean_BSD = memory.centroid_KD[slots.class_BS]

@@ -222,6 +222,20 @@ MIXING_STEPS = 10  # of EM for the mixing weights alone, a concave problem: furt
 
 
 @torch.no_grad()
+def shared_variance(d2_BShw: Tensor, p_BShw: Tensor, valid_B1hw: Tensor, slots: Slots) -> Tensor:
+    """Mean of d^2 over the valid cells and the used classes of an image, weighted by P -> (B, 1, 1, 1)."""
+    weight_BShw = p_BShw * slots.used_BS[:, :, None, None] * valid_B1hw
+    total_B111 = (weight_BShw * d2_BShw).sum((1, 2, 3), keepdim=True)
+    return total_B111 / (weight_BShw.sum((1, 2, 3), keepdim=True) + EPS)
+
+
+def log_density(d2_BShw: Tensor, variance_B111: Tensor, bandwidth: float, slots: Slots) -> Tensor:
+    """-d^2 / (2 beta^2 sigma^2 + EPS); out of reach where the slot is not used."""
+    log_BShw = -d2_BShw / (2 * bandwidth**2 * variance_B111 + EPS)
+    return log_BShw.masked_fill(~slots.used_BS[:, :, None, None], -1e9)
+
+
+@torch.no_grad()
 def posterior(d2_BShw: Tensor, p_BShw: Tensor, valid_B1hw: Tensor, slots: Slots, bandwidth: float) -> Tensor:
     """Responsibilities of the mixture of an image's classes, (B, S, h, w), which sum to 1 over used slots.
 
@@ -230,11 +244,9 @@ def posterior(d2_BShw: Tensor, p_BShw: Tensor, valid_B1hw: Tensor, slots: Slots,
     slot gives values that mean nothing.
     """
     used_BS11 = slots.used_BS[:, :, None, None]
-    p_BShw = p_BShw * used_BS11 * valid_B1hw
-    total_B111 = (p_BShw * d2_BShw).sum((1, 2, 3), keepdim=True)
-    variance_B111 = total_B111 / (p_BShw.sum((1, 2, 3), keepdim=True) + EPS)
-    log_joint_BShw = torch.log(p_BShw + EPS) - d2_BShw / (2 * bandwidth**2 * variance_B111 + EPS)
-    log_joint_BShw = log_joint_BShw.masked_fill(~used_BS11, -1e9)
+    variance_B111 = shared_variance(d2_BShw, p_BShw, valid_B1hw, slots)
+    log_prior_BShw = torch.log(p_BShw * used_BS11 * valid_B1hw + EPS)
+    log_joint_BShw = log_prior_BShw + log_density(d2_BShw, variance_B111, bandwidth, slots)
     count_B111 = valid_B1hw.sum((1, 2, 3), keepdim=True).clamp(min=1)
     mixing_BS11 = torch.ones_like(log_joint_BShw[:, :, :1, :1])
     for _ in range(MIXING_STEPS):

@@ -79,7 +79,7 @@ def start(config: Config, data: shards.ShardedDataset, device: torch.device, *, 
     if config.loss.class_balance:
         pixels_K = shards.labelled_pixels(data, config.data.train_split)
         progress.class_weight_K = losses.class_weights(pixels_K, config.loss.class_balance).to(device)
-    if config.loss.centroids == "memory":
+    if config.loss.keeps_memory:
         progress.memory = Memory.empty(len(data.names), config.model.feature_channels, device)
     saved = checkpoint.newest(config.folder, device, warn=_silent if quiet else _to_stderr)
     if saved is not None:

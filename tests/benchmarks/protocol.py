@@ -36,8 +36,11 @@ METHODS = {
     "agmm published": "--loss.method agmm --loss.variance published",
     "agmm adaptive": "--loss.method agmm --loss.variance adaptive",
     "agmm no L_absent": "--loss.method agmm --loss.variance adaptive --loss.absent-weight 0",
+    "agmm-em": "--loss.method agmm-em --loss.warmup-epochs 5",
     "tel": "--loss.method tel",
+    "agmm+tel": "--loss.method agmm+tel --loss.variance adaptive",
     "gated-crf": "--loss.method gated-crf",
+    "gated-crf 0.01": "--loss.method gated-crf --loss.pairwise-weight 0.01",
     "dense-pairwise": "--loss.method dense-pairwise",
     "agmm posterior": "--loss.method agmm --loss.target posterior --loss.centroids memory "
     "--loss.bandwidth 0.4 --loss.mix-weight 0.3 --loss.label-weight 0 --loss.sep-weight 0 "

@@ -166,10 +166,19 @@ class LossConfig:
     """What is minimised; the equations stand in mixture.py and losses.py."""
 
     method: Literal[
-        "ce", "ce+absent", "agmm", "tel", "gated-crf", "dense-pairwise", "agmm+tel", "agmm+gated-crf"
+        "ce",
+        "ce+absent",
+        "agmm",
+        "agmm-em",
+        "tel",
+        "gated-crf",
+        "dense-pairwise",
+        "agmm+tel",
+        "agmm+gated-crf",
     ] = "ce"
     """`ce`: cross-entropy on the labelled pixels, which all others have, too. `ce+absent`: and the
-    absent-class term. `agmm`: and the mixture and the absent-class term. `tel`: and the tree energy.
+    absent-class term. `agmm`: and the mixture and the absent-class term. `agmm-em`: the same with one mixture
+    over the data set, fitted by online EM (online_em.py). `tel`: and the tree energy.
     `gated-crf`, `dense-pairwise`: and a pairwise energy, of near pairs or of all. The default is what no
     other setting beat in the tables of RESULTS.md."""
     variance: Literal["published", "adaptive", "unweighted"] = "adaptive"
@@ -189,10 +198,17 @@ class LossConfig:
     """`batch`: a class's mean over its labelled pixels in the crop. `memory`: a running mean over the
     batches, which also stands for classes whose labels lie outside the crop."""
     centroid_momentum: float = 0.9
-    """With centroids=memory: share of the old mean that a batch leaves."""
+    """With centroids=memory, or method=agmm-em: share of the old mean that a batch leaves."""
     centroid_reduction: Literal["auto", "sum", "mean"] = "auto"
     """How class means of the images join into the batch centroid of L_sep; `auto` = sum if variance=published
     (as in the released code), else mean."""
+    em_steps: int = 1
+    """With method=agmm-em: EM steps a batch."""
+    em_confidence: float = 0.9
+    """With method=agmm-em: responsibility from which on a cell counts as pseudo-labelled, above 0.5."""
+    em_trust: float = 0.5
+    """With method=agmm-em: share of the pseudo-labelled cells in a class's mean beside labelled pixels. 0 =
+    labelled pixels alone."""
     class_balance: float = 0.0
     """In L_seg a class of share f of the labelled pixels weighs f ** -class_balance, scaled to a mean of 1
     over those pixels. 0 = every pixel counts the same, 1 = every class does."""
@@ -218,6 +234,16 @@ class LossConfig:
         """What the method is made of."""
         return frozenset(self.method.split("+"))
 
+    @property
+    def has_mixture(self) -> bool:
+        """Whether the mixture's terms, and with them the absent-class term, are part of the method."""
+        return not self.parts.isdisjoint(("agmm", "agmm-em"))
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether class means run over the batches."""
+        return self.centroids == "memory" or "agmm-em" in self.parts
+
     def __post_init__(self) -> None:
         _require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
         _require(self.bandwidth > 0, f"loss.bandwidth must be > 0, got {self.bandwidth}")
@@ -229,10 +255,15 @@ class LossConfig:
             f"loss.centroid_momentum must be in [0, 1), got {self.centroid_momentum}",
         )
         _require(
-            self.target == "similarity" or self.centroids == "memory",
+            self.target == "similarity" or self.centroids == "memory" or "agmm-em" in self.parts,
             "loss.target=posterior compares all classes of an image, also those whose labels lie outside the "
             "crop; it needs loss.centroids=memory",
         )
+        _require(self.em_steps >= 0, f"loss.em_steps must be >= 0, got {self.em_steps}")
+        _require(
+            0.5 < self.em_confidence < 1, f"loss.em_confidence must be in (0.5, 1), got {self.em_confidence}"
+        )
+        _require(0 <= self.em_trust <= 1, f"loss.em_trust must be in [0, 1], got {self.em_trust}")
         _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
         for name in ("seg", "mix", "label", "sep", "absent", "tree", "pairwise"):
             value = getattr(self, f"{name}_weight")

@@ -25,14 +25,16 @@ from sparseg import config
 from sparseg.config import Config
 
 FIELDS_OF = {
-    ("agmm",): {
-        *("variance", "sigma", "bandwidth", "distance", "target", "centroids", "centroid_momentum"),
-        *("centroid_reduction", "mix_weight", "label_weight", "sep_weight"),
+    ("agmm",): {"variance", "sigma", "target", "centroids"},
+    ("agmm-em",): {"em_steps", "em_confidence", "em_trust"},
+    ("agmm", "agmm-em"): {
+        *("bandwidth", "distance", "centroid_momentum", "centroid_reduction"),
+        *("mix_weight", "label_weight", "sep_weight"),
     },
-    ("absent", "agmm"): {"absent_weight"},
+    ("absent", "agmm", "agmm-em"): {"absent_weight"},
     ("tel",): {"tree_weight"},
     ("gated-crf", "dense-pairwise"): {"pairwise_weight"},
-    ("agmm", "tel", "gated-crf", "dense-pairwise"): {"warmup_epochs"},
+    ("agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise"): {"warmup_epochs"},
 }
 """Parts of a method -> the fields of `loss` that they alone use."""
 
