@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from sparseg import losses, mixture
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
+from sparseg.mixture import Memory
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 10_000)
@@ -182,6 +184,21 @@ def test_the_objective_is_one_graph(variance: str, distance: str) -> None:
         batch = make_batch(seed)
         found = evaluate(compiled, batch, config, num_slots=4)
         check_equal(found, evaluate(losses.objective, batch, config, num_slots=4))
+
+
+@pytest.mark.parametrize("method", ["agmm-em", "gated-crf", "dense-pairwise"])
+def test_so_is_that_of_other_methods(method: str) -> None:
+    """All but tel, whose trees SciPy grows."""
+    torch._dynamo.reset()
+    compiled = torch.compile(losses.objective, fullgraph=True, backend="aot_eager")
+    batch, config = make_batch(3), LossConfig(method=method)
+    image_B3HW = torch.randint(0, 256, (3, 3, *batch.label.shape[1:]), dtype=torch.uint8)
+
+    def values(function: Any) -> Any:
+        memory = Memory.empty(5, 8, torch.device("cpu"))
+        return evaluate(function, batch, config, num_slots=4, image_B3HW=image_B3HW, memory=memory)
+
+    check_equal(values(compiled), values(losses.objective))
 
 
 def test_the_distance_of_the_gpu_is_that_of_the_cpu() -> None:
