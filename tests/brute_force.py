@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from sparseg.config import IGNORED
 
 EPS = 1e-6
-TERMS = ("seg", "mix", "label", "sep", "absent")  # tree and pairwise: test_tree.py, test_pairwise.py
+TERMS = ("seg", "mix", "label", "sep", "absent")  # the others have test files of their own
 
 
 def resize(values_CHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,11 +15,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import mixture, online_em, pairwise, tree
+from sparseg import agmm, mixture, pairwise, tree
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.mixture import Memory
 
-TERMS = ("seg", "mix", "label", "sep", "absent", "tree", "pairwise")
+TERMS = ("seg", "mix", "label", "sep", "absent", "only", "tree", "pairwise")
 
 
 def pixel_counts(label_BHW: Tensor, num_classes: int) -> Tensor:
@@ -58,7 +58,7 @@ def objective(
     image_B3HW: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All loss terms (Wu et al., CVPR 2023; tree.py; pairwise.py) -> unweighted scalars seg mix label sep
-    absent tree pairwise, and their weighted total.
+    absent only tree pairwise, and their weighted total.
 
     feature_BDhw (B, D, h, w) at the decoder's stride; logits_BKhw (B, K, any, any), resized once to the
     label's size; label_BHW uint8 codes; present_BK bool, classes annotated anywhere in the whole image.
@@ -124,17 +124,19 @@ def _objective(
         loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
         terms["seg"] = loss * labelled
     with_mixture = mixture_on and config.has_mixture
-    with_absent = bool(config.absent_weight) and (config.has_mixture or "absent" in config.parts)
+    with_absent = bool(config.absent_weight) and config.knows_absent
     with_pixels = with_mixture and bool(config.mix_weight or config.label_weight)
     p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW
     if with_absent:
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
+    if config.only_weight and config.knows_absent:
+        terms["only"] = only_class(log_p_BKHW, label_BHW, present_BK) * valid
     if with_mixture and (with_pixels or config.sep_weight):
         class_BK = mixture.crop_classes(label_BHW, num_classes)
         if memory is not None:
             class_BK = class_BK | (present_BK & memory.seen_K)
         slots = mixture.slots_of(class_BK, num_slots)
-        terms |= mixture_terms(
+        terms |= agmm.terms(
             feature_BDhw, p_BKHW, label_BHW, present_BK, slots, config, labelled, valid, memory
         )
     terms["sep"] = terms["sep"] / passes
@@ -192,106 +194,8 @@ def absent_class(p_BKHW: Tensor, label_BHW: Tensor, present_BK: Tensor) -> Tenso
     return -torch.einsum("BKHW,BK,BHW->", cost_BKHW, absent_BK, (label_BHW != IGNORED).to(p_BKHW.dtype))
 
 
-def mixture_terms(
-    feature_BDhw: Tensor,
-    p_BKHW: Tensor,
-    label_BHW: Tensor,
-    present_BK: Tensor,
-    slots: mixture.Slots,
-    config: LossConfig,
-    labelled: Tensor,
-    valid: Tensor,
-    memory: Memory | None = None,
-) -> dict[str, Tensor]:
-    """L_mix, L_label, L_sep of the classes in `slots`; labelled and valid scale a sum over pixels to a
-    mean."""
-    terms = {}
-    used_BS11 = slots.used_BS[:, :, None, None]
-    labelled_BSHW = (label_BHW[:, None] == slots.class_BS[:, :, None, None]) & used_BS11
-    mean_BSD = mixture.class_means(feature_BDhw, labelled_BSHW.to(feature_BDhw.dtype))
-    if config.sep_weight or memory is not None:
-        labelled_BS = labelled_BSHW.any(3).any(2)
-        sum_KD, count_K = mixture.batch_sums(mean_BSD, slots, labelled_BS, p_BKHW.shape[1])
-        reduction = config.centroid_reduction
-        if reduction == "auto":
-            reduction = "sum" if config.variance == "published" else "mean"
-        if config.sep_weight:
-            terms["sep"] = mixture.separation(sum_KD, count_K, distance=config.distance, reduction=reduction)
-        if memory is not None and "agmm-em" in config.parts:
-            if config.mix_weight or config.label_weight:
-                found = online_em.terms(
-                    feature_BDhw, mean_BSD, labelled_BSHW, p_BKHW, label_BHW, slots, config, memory
-                )
-                scale = {"mix": valid, "label": labelled}
-                terms |= {name: value * scale[name] for name, value in found.items()}
-            return terms
-        if memory is not None:
-            memory.update(sum_KD, count_K, config.centroid_momentum)
-            mean_BSD = memory.centroid_KD[slots.class_BS]
-    if not (config.mix_weight or config.label_weight):
-        return terms
-
-    if config.target == "posterior" and config.mix_weight:
-        target_BSHW = class_posterior(feature_BDhw, mean_BSD, p_BKHW, label_BHW, slots, config)
-        cost_BSHW = -torch.log(mixture.pick(p_BKHW, slots) + mixture.EPS) * target_BSHW * used_BS11
-        terms["mix"] = (cost_BSHW * (label_BHW != IGNORED)[:, None]).sum() * valid
-        if not config.label_weight:
-            return terms
-    similarity_BSHW = class_similarity(feature_BDhw, mean_BSD, p_BKHW, label_BHW, present_BK, slots, config)
-    share_BS = slots.used_BS / (slots.used_BS.sum(1, keepdim=True) + mixture.EPS) / 2  # c / S_b * 1/2
-    share_BS11 = share_BS[:, :, None, None]
-    if config.mix_weight and config.target == "similarity":
-        p_BSHW = mixture.pick(p_BKHW, slots)
-        log_p, log_not_p = torch.log(p_BSHW + mixture.EPS), torch.log(1 - p_BSHW + mixture.EPS)
-        cost_BSHW = torch.lerp(log_not_p, log_p, similarity_BSHW)  # G log p + (1 - G) log(1 - p)
-        weight = share_BS11 * (label_BHW != IGNORED)[:, None]
-        terms["mix"] = -(cost_BSHW * weight).sum() * valid
-    if config.label_weight:
-        probability_BSHW = torch.where(labelled_BSHW, similarity_BSHW, 1 - similarity_BSHW)
-        weight = share_BS11 * (label_BHW < p_BKHW.shape[1])[:, None]
-        terms["label"] = -(torch.log(probability_BSHW + mixture.EPS) * weight).sum() * labelled
-    return terms
-
-
-def class_posterior(
-    feature_BDhw: Tensor,
-    mean_BSD: Tensor,
-    p_BKHW: Tensor,
-    label_BHW: Tensor,
-    slots: mixture.Slots,
-    config: LossConfig,
-) -> Tensor:
-    """Responsibilities of the slots at image size, (B, S, H, W), without gradient (`mixture.posterior`)."""
-    size = (feature_BDhw.shape[2], feature_BDhw.shape[3])
-    d2_BShw = mixture.squared_distance(feature_BDhw.detach(), mean_BSD.detach(), config.distance)
-    p_BSHW = mixture.pick(p_BKHW.detach(), slots)
-    p_BShw = F.interpolate(p_BSHW, size=size, mode="bilinear", align_corners=False)
-    valid_B1hw = mixture.valid_cells(label_BHW, size)
-    r_BShw = mixture.posterior(d2_BShw, p_BShw, valid_B1hw, slots, config.bandwidth)
-    return F.interpolate(r_BShw, size=label_BHW.shape[1:], mode="bilinear", align_corners=False)
-
-
-def class_similarity(
-    feature_BDhw: Tensor,
-    mean_BSD: Tensor,
-    p_BKHW: Tensor,
-    label_BHW: Tensor,
-    present_BK: Tensor,
-    slots: mixture.Slots,
-    config: LossConfig,
-) -> Tensor:
-    """G at image size, (B, S, H, W): the chosen variance, then the Gaussian of the distance, resized."""
-    size = (feature_BDhw.shape[2], feature_BDhw.shape[3])
-    valid_B1hw = mixture.valid_cells(label_BHW, size)
-    d2_BShw = mixture.squared_distance(feature_BDhw, mean_BSD, config.distance) * valid_B1hw
-    variance_BS11: Tensor | float = config.sigma**2
-    if config.variance == "adaptive":
-        present_BS = present_BK.gather(1, slots.class_BS)[:, :, None, None]
-        p_BSHW = mixture.pick(p_BKHW.detach(), slots) * present_BS
-        responsibility = F.interpolate(p_BSHW, size=size, mode="bilinear", align_corners=False) * valid_B1hw
-        variance_BS11 = mixture.variance(d2_BShw, responsibility)
-    elif config.variance == "unweighted":
-        variance_BS11 = mixture.variance(d2_BShw, valid_B1hw.expand_as(d2_BShw))
-    bandwidth = 1.0 if config.variance == "published" else config.bandwidth
-    similarity_BShw = mixture.similarity(d2_BShw, variance_BS11, bandwidth)
-    return F.interpolate(similarity_BShw, size=label_BHW.shape[1:], mode="bilinear", align_corners=False)
+def only_class(log_p_BKHW: Tensor, label_BHW: Tensor, present_BK: Tensor) -> Tensor:
+    """Sum over valid pixels of images in which one class alone is annotated of -log P of that class (the
+    penalty of DBFNet, Wu et al., TIP 2022)."""
+    alone_BK = (present_BK & (present_BK.sum(1, keepdim=True) == 1)).to(log_p_BKHW.dtype)
+    return -torch.einsum("BKHW,BK,BHW->", log_p_BKHW, alone_BK, (label_BHW != IGNORED).to(log_p_BKHW.dtype))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import losses, mixture, model
+from sparseg import agmm, losses, mixture, model
 from sparseg.config import IGNORED, UNLABELLED, LossConfig, ModelConfig
 
 EPS = 1e-6
@@ -93,7 +93,7 @@ def ours(given: Inputs, config: LossConfig = CONFIG) -> dict[str, Tensor]:
     labelled, valid = 1 / losses.pixel_counts(given.label_BHW, given.p_BKHW.shape[1]).float()
     num_slots = int(given.present_BK.sum(1).max())
     slots = mixture.slots_of(mixture.crop_classes(given.label_BHW, given.p_BKHW.shape[1]), num_slots)
-    return losses.mixture_terms(
+    return agmm.terms(
         given.feature_BDhw, given.p_BKHW, given.label_BHW, given.present_BK, slots, config, labelled, valid
     )
 

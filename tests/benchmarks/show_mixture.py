@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparseg import checkpoint, contact_sheet, losses, mixture, pictures, shards
+from sparseg import agmm, checkpoint, contact_sheet, mixture, pictures, shards
 from sparseg.config import UNLABELLED
 
 SCALE = np.array([[12, 8, 38], [84, 22, 108], [180, 54, 84], [244, 132, 40], [252, 250, 190]], float)
@@ -42,7 +42,7 @@ def p_and_g(
     slots = mixture.slots_of(present_1K)
     labelled_1SHW = (label_1HW[:, None] == slots.class_BS[:, :, None, None]).float()
     mean_1SD = mixture.class_means(feature_1Dhw, labelled_1SHW)
-    g_1SHW = losses.class_similarity(
+    g_1SHW = agmm.class_similarity(
         feature_1Dhw, mean_1SD, p_1KHW, label_1HW, present_1K, slots, loaded.config.loss
     )
     classes = slots.class_BS[0].tolist()

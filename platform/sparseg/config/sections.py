@@ -222,6 +222,9 @@ class LossConfig:
     """Weight of L_sep (class centroids apart). 0 = not computed."""
     absent_weight: float = 1.0
     """Weight of L_absent (classes not annotated in the image are improbable). 0 = not computed."""
+    only_weight: float = 0.0
+    """Weight of the only-class term, wherever L_absent is: an image with one annotated class is all that
+    class (aerial tiles). 0 = not computed."""
     tree_weight: float = 0.4
     """Weight of the tree energy of unlabelled cells. 0 = not computed."""
     pairwise_weight: float = 0.1
@@ -236,8 +239,13 @@ class LossConfig:
 
     @property
     def has_mixture(self) -> bool:
-        """Whether the mixture's terms, and with them the absent-class term, are part of the method."""
+        """Whether the mixture's terms are part of the method."""
         return not self.parts.isdisjoint(("agmm", "agmm-em"))
+
+    @property
+    def knows_absent(self) -> bool:
+        """Whether the method takes a class that is not annotated in an image to be absent from it."""
+        return self.has_mixture or "absent" in self.parts
 
     @property
     def keeps_memory(self) -> bool:
@@ -265,7 +273,7 @@ class LossConfig:
         )
         _require(0 <= self.em_trust <= 1, f"loss.em_trust must be in [0, 1], got {self.em_trust}")
         _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
-        for name in ("seg", "mix", "label", "sep", "absent", "tree", "pairwise"):
+        for name in ("seg", "mix", "label", "sep", "absent", "only", "tree", "pairwise"):
             value = getattr(self, f"{name}_weight")
             _require(value >= 0, f"loss.{name}_weight must be >= 0, got {value}")
 

@@ -31,7 +31,7 @@ FIELDS_OF = {
         *("bandwidth", "distance", "centroid_momentum", "centroid_reduction"),
         *("mix_weight", "label_weight", "sep_weight"),
     },
-    ("absent", "agmm", "agmm-em"): {"absent_weight"},
+    ("absent", "agmm", "agmm-em"): {"absent_weight", "only_weight"},
     ("tel",): {"tree_weight"},
     ("gated-crf", "dense-pairwise"): {"pairwise_weight"},
     ("agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise"): {"warmup_epochs"},

@@ -1,0 +1,73 @@
+"""Feature bilateral filtering: against a loop over cells, its gradient, smooth regions, edges kept."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparseg import bilateral
+
+
+def by_loop(feature_BDhw: Tensor) -> Tensor:
+    """Cell by cell, neighbour by neighbour."""
+    result = torch.empty_like(feature_BDhw)
+    B, _, h, w = feature_BDhw.shape
+    steps = [
+        (dilation * dy, dilation * dx)
+        for dilation in (1, 3, 5, 7)
+        for dy, dx in itertools.product((-1, 0, 1), repeat=2)
+        if (dy, dx) != (0, 0)
+    ]
+    for b, y, x in itertools.product(range(B), range(h), range(w)):
+        f_p = feature_BDhw[b, :, y, x]
+        near = [feature_BDhw[b, :, y + dy, x + dx] for dy, dx in steps if 0 <= y + dy < h and 0 <= x + dx < w]
+        weights = [torch.exp(-(f_p - f_q).abs().mean()) for f_q in near]
+        result[b, :, y, x] = sum(a * f_q for a, f_q in zip(weights, near, strict=True)) / sum(weights)
+    return result
+
+
+def features(*size: int) -> Tensor:
+    return torch.randn(*size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [(2, 3, 9, 11), (1, 4, 16, 2), (1, 2, 1, 5), (1, 2, 4, 4)])
+def test_it_equals_the_loop(size: tuple[int, ...]) -> None:
+    feature = features(*size)
+    torch.testing.assert_close(bilateral.smooth(feature), by_loop(feature))
+    torch.testing.assert_close(bilateral.smooth(feature.clone().requires_grad_()), by_loop(feature))
+
+
+def test_a_single_cell_stays() -> None:
+    feature = features(2, 3, 1, 1)
+    assert torch.equal(bilateral.smooth(feature), feature)
+
+
+@pytest.mark.parametrize("size", [(2, 3, 5, 6), (1, 2, 9, 2)])
+def test_its_gradient_is_that_of_the_loop(size: tuple[int, ...]) -> None:
+    feature = features(*size).requires_grad_()
+    weight = torch.randn(*size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad((bilateral.smooth(feature) * weight).sum(), feature)
+    (expected,) = torch.autograd.grad((by_loop(feature) * weight).sum(), feature)
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(bilateral.smooth, (features(1, 2, 4, 5).requires_grad_(),))
+
+
+def test_regions_become_smooth_and_their_edge_stays() -> None:
+    """Two halves of noisy, unlike features; a mean without weights would mix them across the edge."""
+    feature = 0.3 * features(1, 8, 16, 16)
+    feature[..., 8:] += 6
+    smooth = bilateral.smooth(feature)
+    left, right = smooth[..., :8], smooth[..., 8:]
+    assert left.std() < feature[..., :8].std() / 2 and right.std() < feature[..., 8:].std() / 2
+    assert (smooth[..., 8] - smooth[..., 7]).mean() > 5.5
+
+
+def test_the_backward_pass_keeps_two_features() -> None:
+    kept: list[Tensor] = []
+    feature = features(1, 4, 12, 12).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        bilateral.smooth(feature)
+    assert sum(tensor.numel() for tensor in kept) == (4 + 4 + 1) * 12 * 12
