@@ -16,8 +16,9 @@ from bench_mixture import Case, inputs, interleaved, options_of
 
 from sparseg import losses, model
 from sparseg.config import LossConfig, ModelConfig
+from sparseg.mixture import Memory
 
-METHODS = ("ce", "ce+absent", "agmm", "tel", "gated-crf", "dense-pairwise")
+METHODS = ("ce", "ce+absent", "agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise", "agmm+tel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +55,24 @@ def compare(setting: Setting, rounds: int, device: torch.device) -> None:
     with torch.no_grad():
         outputs = [value.float() for value in network(image)]
 
+    memory = Memory.empty(case.num_classes, setting.network.feature_channels, device)
+
     def step(method: str, whole: bool) -> None:
         if whole:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
                 feature_BDhw, logits_BKhw = network(image)
         else:
             feature_BDhw, logits_BKhw = (value.clone().requires_grad_() for value in outputs)
+        config = LossConfig(method=method)  # type: ignore[arg-type]
+        running = memory if config.keeps_memory else None
         terms = losses.objective(
             feature_BDhw,
             logits_BKhw,
             given.label_BHW,
             given.present_BK,
-            LossConfig(method=method),  # type: ignore[arg-type]
-            num_slots=case.classes[1],
+            config,
+            num_slots=case.classes[1] if running is None else int(given.present_BK.sum(1).max()),
+            memory=running,
             image_B3HW=image,
         )
         terms["total"].backward()
