@@ -210,7 +210,7 @@ A network for semantic segmentation, trained with sparseg. `hf download USER/NAM
 
 - method: `{config.loss.method}`
 - labels: `{config.data.label}`; {budget}
-- backbone: `{config.model.backbone}`, output stride {config.model.output_stride}, started from {start}
+- backbone: `{config.model.backbone}`, {stride}, started from {start}
 - training: {told[step]} steps of {config.optim.batch_size} crops, {config.data.crop_px} px a side
 - mIoU: {score} on split `{config.data.val_split}`, every image whole and unscaled
 - made with: {versions}
@@ -255,12 +255,14 @@ def model_card(loaded: Loaded, best: dict[str, Any], environment: dict[str, Any]
         f"| {k} | {name.replace('|', '/')} | #{bytes(colour).hex()} | {shown.get(name, 'unknown')} |"
         for k, (name, colour) in enumerate(zip(loaded.names, loaded.palette, strict=True))
     ]
+    patch = getattr(loaded.model.backbone, "patch_px", None)
     found = {"commit": told["commit"], "Python": environment.get("python"), **environment.get("packages", {})}
     return CARD.format(
         config=config,
         told=told,
         base_model=_base_model(config.model),
         budget=_budget(config.data, environment.get("labels", {})),
+        stride=f"patches of {patch} pixels" if patch else f"output stride {config.model.output_stride}",
         start={"none": "random weights", "timm": "timm's weights"}.get(weights, f"`{Path(weights).name}`"),
         score=shown.get(None, "unknown"),
         versions=", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown",
