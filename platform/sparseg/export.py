@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import timm
 import torch
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseg import checkpoint as checkpoints
-from sparseg import evaluate
+from sparseg import evaluate, tracing
 from sparseg.checkpoint import Loaded
 from sparseg.config import DataConfig, ModelConfig
 from sparseg.evaluate import SMALLEST_PX
@@ -126,18 +125,10 @@ def _metadata(loaded: Loaded) -> dict[str, Any]:
     return {**loaded.metadata, **parsed, "miou": float(miou) if miou else None}
 
 
-def _same_padding(length: int, kernel: int, stride: int, dilation: int) -> Any:
-    """timm's get_same_padding in whole numbers: torch.export cannot save the ceiling of a fraction."""
-    reach = (kernel - 1) * dilation + 1
-    padding = ((length + stride - 1) // stride - 1) * stride + reach - length
-    return padding if reach >= stride else torch.sym_max(padding, 0)  # a maximum is slow to reason about
-
-
 def _traced(whole: WholeImage, loaded: Loaded, size_px: tuple[int, int]) -> torch.export.ExportedProgram:
     dynamic = dict.fromkeys(ANY_SIZE[0], torch.export.Dim.DYNAMIC)
     image = torch.zeros(2, 3, *size_px, dtype=torch.uint8)
-    whole_numbers = mock.patch.object(timm.layers.padding, "get_same_padding", _same_padding)
-    with _in_one_line(f"torch.export cannot trace {loaded.config.model.backbone}"), whole_numbers:
+    with _in_one_line(f"torch.export cannot trace {loaded.config.model.backbone}"), tracing.whole_numbers():
         program = torch.export.export(whole, (image,), dynamic_shapes=(dynamic,))
     for node in list(program.graph.nodes):
         node.meta.pop("stack_trace", None)  # paths of this machine
