@@ -92,7 +92,8 @@ def test_four_depths_are_read_through_the_last_norm(backbone: str, layers: tuple
 
 @pytest.mark.parametrize("backbone", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])
 def test_networks_people_start_from_take_images_of_any_size(backbone: str) -> None:
-    model = network(backbone).eval()
+    model: Any = network(backbone).eval()
+    assert isinstance(model.backbone.network.model.norm, nn.LayerNorm)  # timm drops it unless asked
     with torch.inference_mode():
         assert model(images(0, 65, 91))[1].shape == (2, K, 16, 22)
 
