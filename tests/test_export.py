@@ -23,7 +23,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from sparseg import checkpoint, config, evaluate, export, model, predict
+from sparseg import checkpoint, config, evaluate, export, model, predict, tracing
 
 NAMES, PALETTE = ["sky", "road", "a|b"], [(0, 0, 255), (128, 64, 0), (1, 2, 3)]
 STEP, MIOU = 7, 0.625
@@ -210,7 +210,7 @@ def test_onnx_gives_the_networks_probabilities_and_says_what_it_is(
 def test_whole_numbers_pad_as_timm_does(kernel: int, stride: int, dilation: int) -> None:
     for length in range(1, 40):
         wanted = timm.layers.padding.get_same_padding(length, kernel, stride, dilation)
-        assert export._same_padding(length, kernel, stride, dilation) == wanted
+        assert tracing.same_padding(length, kernel, stride, dilation) == wanted
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from sparseg.config import ModelConfig
-from sparseg.model import GlobalBatchNorm2d, Segmenter, build, with_global_batch_norm
+from sparseg.model import GlobalBatchNorm2d, Segmenter, build, check_crop, with_global_batch_norm
 
 BACKBONES = ("test_resnet", "resnet18", "mobilenetv3_small_050", "convnext_atto")
 K, D = 5, 8
@@ -163,7 +163,19 @@ def test_an_unknown_backbone_is_refused_with_near_names() -> None:
 
 
 def test_a_backbone_without_strides_is_refused() -> None:
-    refused("model.backbone=vit_tiny_patch16_224", backbone="vit_tiny_patch16_224")
+    name = "swin_tiny_patch4_window7_224"
+    refused(f"model.backbone={name} with model.output_stride=16.*output_stride", backbone=name)
+
+
+@pytest.mark.parametrize(("crop_px", "fits"), [(144, False), (145, True)])
+def test_a_crop_must_reach_beyond_the_dilations(crop_px: int, fits: bool) -> None:
+    config = dataclasses.replace(TINY, output_stride=8, aspp_dilations=(6, 12, 18))
+    if fits:
+        check_crop(shared_network("test_resnet"), config, crop_px)
+        return
+    with pytest.raises(ValueError, match=r"model.aspp_dilations.*data.crop_px=144.*18 cells") as caught:
+        check_crop(shared_network("test_resnet"), config, crop_px)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_weights_are_refused() -> None:

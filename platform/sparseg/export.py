@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import timm
 import torch
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseg import checkpoint as checkpoints
-from sparseg import evaluate
+from sparseg import evaluate, tracing
 from sparseg.checkpoint import Loaded
 from sparseg.config import DataConfig, ModelConfig
 from sparseg.evaluate import SMALLEST_PX
@@ -126,18 +125,10 @@ def _metadata(loaded: Loaded) -> dict[str, Any]:
     return {**loaded.metadata, **parsed, "miou": float(miou) if miou else None}
 
 
-def _same_padding(length: int, kernel: int, stride: int, dilation: int) -> Any:
-    """timm's get_same_padding in whole numbers: torch.export cannot save the ceiling of a fraction."""
-    reach = (kernel - 1) * dilation + 1
-    padding = ((length + stride - 1) // stride - 1) * stride + reach - length
-    return padding if reach >= stride else torch.sym_max(padding, 0)  # a maximum is slow to reason about
-
-
 def _traced(whole: WholeImage, loaded: Loaded, size_px: tuple[int, int]) -> torch.export.ExportedProgram:
     dynamic = dict.fromkeys(ANY_SIZE[0], torch.export.Dim.DYNAMIC)
     image = torch.zeros(2, 3, *size_px, dtype=torch.uint8)
-    whole_numbers = mock.patch.object(timm.layers.padding, "get_same_padding", _same_padding)
-    with _in_one_line(f"torch.export cannot trace {loaded.config.model.backbone}"), whole_numbers:
+    with _in_one_line(f"torch.export cannot trace {loaded.config.model.backbone}"), tracing.whole_numbers():
         program = torch.export.export(whole, (image,), dynamic_shapes=(dynamic,))
     for node in list(program.graph.nodes):
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -210,7 +201,7 @@ A network for semantic segmentation, trained with sparseg. `hf download USER/NAM
 
 - method: `{config.loss.method}`
 - labels: `{config.data.label}`; {budget}
-- backbone: `{config.model.backbone}`, output stride {config.model.output_stride}, started from {start}
+- backbone: `{config.model.backbone}`, {stride}, started from {start}
 - training: {told[step]} steps of {config.optim.batch_size} crops, {config.data.crop_px} px a side
 - mIoU: {score} on split `{config.data.val_split}`, every image whole and unscaled
 - made with: {versions}
@@ -255,12 +246,14 @@ def model_card(loaded: Loaded, best: dict[str, Any], environment: dict[str, Any]
         f"| {k} | {name.replace('|', '/')} | #{bytes(colour).hex()} | {shown.get(name, 'unknown')} |"
         for k, (name, colour) in enumerate(zip(loaded.names, loaded.palette, strict=True))
     ]
+    patch = getattr(loaded.model.backbone, "patch_px", None)
     found = {"commit": told["commit"], "Python": environment.get("python"), **environment.get("packages", {})}
     return CARD.format(
         config=config,
         told=told,
         base_model=_base_model(config.model),
         budget=_budget(config.data, environment.get("labels", {})),
+        stride=f"patches of {patch} pixels" if patch else f"output stride {config.model.output_stride}",
         start={"none": "random weights", "timm": "timm's weights"}.get(weights, f"`{Path(weights).name}`"),
         score=shown.get(None, "unknown"),
         versions=", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown",

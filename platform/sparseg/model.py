@@ -1,9 +1,10 @@
-"""timm backbone and DeepLabV3+ decoder: image -> feature_BDhw, logits_BKhw at the decoder's stride."""
+"""timm backbone and the decoder for its kind: image -> feature_BDhw, logits_BKhw at the decoder's stride."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import pickle
 import re
 import warnings
@@ -15,15 +16,12 @@ import safetensors
 import timm
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseg import vit
 from sparseg.config import ModelConfig
+from sparseg.decoder import Decoder
 from sparseg.mixture import world_size
-
-LOW_CHANNELS = 48
-"""Channels kept of the early feature (DeepLabV3+, Chen et al., ECCV 2018, Sec. 4.1)."""
-
 
 BUILD_ERRORS = (
     RuntimeError,
@@ -40,78 +38,20 @@ BUILD_ERRORS = (
 """What timm and torch raise for a network that cannot be made or a weights file that cannot be read."""
 
 
-def conv_norm_act(
-    inputs: int, outputs: int, kernel: int, dilation: int = 1, separable: bool = False
-) -> nn.Module:
-    """Convolution (depthwise-separable if asked and kernel > 1), batch norm, ReLU; size is kept."""
-    padding = dilation * (kernel // 2)
-    layers: list[nn.Module] = []
-    if separable and kernel > 1:
-        layers += [
-            nn.Conv2d(inputs, inputs, kernel, padding=padding, dilation=dilation, groups=inputs, bias=False),
-            nn.BatchNorm2d(inputs),
-        ]
-        kernel, padding, dilation = 1, 0, 1
-    layers += [
-        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    ]
-    return nn.Sequential(*layers)
-
-
-class Decoder(nn.Module):
-    """Atrous pyramid on the deepest map, joined with an early map; the joined feature is the mixture's F.
-
-    The pooled branch has a bias and no batch norm: its map is one cell, so its statistics would come from the
-    images of the batch alone, and a batch of one has none.
-    """
-
-    def __init__(self, low_in: int, high_in: int, num_classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        D, separable = config.feature_channels, config.separable
-        self.branches = nn.ModuleList(
-            [conv_norm_act(high_in, D, 1)]
-            + [conv_norm_act(high_in, D, 3, dilation, separable) for dilation in config.aspp_dilations]
-        )
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(high_in, D, 1), nn.ReLU(inplace=True))
-        self.project = conv_norm_act(D * (len(self.branches) + 1), D, 1)
-        self.low = conv_norm_act(low_in, LOW_CHANNELS, 1)
-        self.fuse = nn.Sequential(
-            conv_norm_act(LOW_CHANNELS + D, D, 3, separable=separable),
-            conv_norm_act(D, D, 3, separable=separable),
-        )
-        self.classify = nn.Conv2d(D, num_classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.classify.weight, std=0.01)  # near-uniform first predictions
-
-    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) early and (B, C', h', w') deepest map -> feature (B, D, h, w), logits (B, K, h, w)."""
-        pooled = self.pooled(high).expand(-1, -1, *high.shape[2:])
-        high = self.project(torch.cat([branch(high) for branch in self.branches] + [pooled], 1))
-        high = F.interpolate(high, size=low.shape[2:], mode="bilinear", align_corners=False)
-        feature_BDhw = self.fuse(torch.cat([self.low(low), high], 1))
-        return feature_BDhw, self.classify(feature_BDhw)
-
-
 class Segmenter(nn.Module):
     """The network: uint8 (or 0..255 float) RGB images in, normalised inside; feature and logits out."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, decoder: Decoder, mean: Any, std: Any) -> None:
+    def __init__(self, backbone: nn.Module, decoder: nn.Module, mean: Any, std: Any) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> feature_BDhw, logits_BKhw at stride 4 (backbones that start there)."""
+        """(B, 3, H, W) -> feature_BDhw, logits_BKhw at stride 4 (or where a CNN starts)."""
         low, high = self.backbone((image_B3HW - self.mean) / self.std)
         return self.decoder(low, high)
 
@@ -138,32 +78,54 @@ def build(config: ModelConfig, num_classes: int, *, quiet: bool = False) -> Segm
     backbone = _backbone(config, source)
     if config.multi_grid:
         _set_multi_grid(backbone, config.backbone)
-    channels, settings = backbone.feature_info.channels(), backbone.pretrained_cfg
-    decoder = Decoder(channels[0], channels[-1], num_classes, config)
-    return Segmenter(backbone, decoder, settings["mean"], settings["std"])
+    mean, std = (backbone.pretrained_cfg[name] for name in ("mean", "std"))
+    if vit.is_plain(backbone.feature_info.reduction()):
+        transformer = vit.PlainTransformer(backbone)
+        decoder = vit.TransformerDecoder(transformer.channels, num_classes, config)
+        return Segmenter(transformer, decoder, mean, std)
+    channels = backbone.feature_info.channels()
+    return Segmenter(backbone, Decoder(channels[0], channels[-1], num_classes, config), mean, std)
+
+
+def check_crop(model: Segmenter, config: ModelConfig, crop_px: int) -> None:
+    """ValueError if a crop is too small for the atrous pyramid of the network; a transformer has none."""
+    cells = math.ceil(crop_px / config.output_stride)
+    if isinstance(model.decoder, Decoder) and max(config.aspp_dilations) >= cells:
+        raise ValueError(
+            f"model.aspp_dilations {config.aspp_dilations} reach past data.crop_px={crop_px} at "
+            f"model.output_stride={config.output_stride}: a crop has {cells} cells a side, so outer taps "
+            "would see padding only and stay random; lower the dilations or raise the crop"
+        )
 
 
 def _backbone(config: ModelConfig, source: dict[str, Any]) -> Any:
-    """timm's network giving the map of stride 4 (or its first) and the deepest one, with all its weights."""
+    """timm's network with all its weights, giving the map of stride 4 (or its first) and the deepest one; of
+    a plain transformer, whose maps have one stride, some of those."""
     if not timm.is_model(config.backbone):
         near = ", ".join(timm.list_models(f"*{config.backbone[:8]}*")[:5]) or "none"
         raise ValueError(f"model.backbone: timm has no {config.backbone!r}; near: {near}")
-    settings: dict[str, Any] = {"features_only": True, "output_stride": config.output_stride}
+    asked = {"model.output_stride": config.output_stride, "model.weights": config.weights}
+    settings: dict[str, Any] = {}
     try:
-        reductions = timm.create_model(config.backbone, **settings).feature_info.reduction()  # type: ignore
-        low = max((i for i, reduction in enumerate(reductions) if reduction <= 4), default=0)
+        found: Any = timm.create_model(config.backbone, features_only=True).feature_info
+        reductions = found.reduction()
+        if vit.is_plain(reductions):
+            del asked["model.output_stride"]
+            settings = vit.getter_settings(len(found.info))
+        else:
+            low = max((i for i, reduction in enumerate(reductions) if reduction <= 4), default=0)
+            settings = {"out_indices": (low, len(reductions) - 1), "output_stride": config.output_stride}
         with _timm_messages() as messages:
-            backbone = timm.create_model(
-                config.backbone, out_indices=(low, len(reductions) - 1), **settings, **source
-            )
+            backbone = timm.create_model(config.backbone, features_only=True, **settings, **source)
     except BUILD_ERRORS as error:
         reason = " ".join(str(error).split())[:240] or type(error).__name__
+        wanted = " and ".join(f"{name}={value}" for name, value in asked.items())
         raise ValueError(
-            f"model.backbone={config.backbone} with model.output_stride={config.output_stride} and "
-            f"model.weights={config.weights} cannot be built: {reason}"
+            f"model.backbone={config.backbone} with {wanted} cannot be built: {reason}"
         ) from error
-    # timm names what it drops on purpose (heads) as missing too, and flattens the names of stages
-    kept = {name.replace(".", "_") for name in backbone.state_dict()}
+    # timm names what it drops on purpose (heads) as missing too, flattens the names of stages, and tells the
+    # names within the transformer that its getter wraps
+    kept = {name.removeprefix("model.").replace(".", "_") for name in backbone.state_dict()}
     named = [re.match(r"Missing keys \((.*?)\)", message) for message in messages]
     keys = [key for found in named if found for key in found[1].split(", ")]
     missing = [key for key in keys if key.replace(".", "_") in kept]

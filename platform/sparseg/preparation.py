@@ -55,7 +55,9 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
             raise ValueError(f"{dataset}: split {split!r} has no images")
     if settings.loss.class_balance:
         shards.labelled_pixels(found, settings.data.train_split)
-    model.build(settings.model, len(found.names), quiet=True)  # a wrong name or file is cheaper to find here
+    # a wrong name, file or crop is cheaper to find here
+    network = model.build(settings.model, len(found.names), quiet=True)
+    model.check_crop(network, settings.model, settings.data.crop_px)
     return settings, dataset
 
 

@@ -128,17 +128,20 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """timm backbone and DeepLabV3+ decoder."""
+    """timm backbone and DeepLabV3+ decoder, or a light one on a plain vision transformer."""
 
     backbone: str = "resnet101d"
-    """timm model name; anything that offers `features_only` (ResNets, MobileNets, ConvNeXt, ...)."""
+    """timm model name; anything that offers `features_only` (ResNets, MobileNets, ConvNeXt, ...), and plain
+    vision transformers that take images of any size (DeiT, DINOv2, DINOv3, ...)."""
     weights: str = "none"
     """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
     network), or `none` (random, with a warning)."""
     output_stride: int = 8
-    """Pixels of the image per cell of the deepest feature map: 8, 16 or 32."""
+    """Pixels of the image per cell of the deepest feature map: 8, 16 or 32. Not used with a plain
+    transformer, whose cells are its patches."""
     aspp_dilations: tuple[int, ...] = (6, 12, 18)
-    """Dilations of the 3x3 branches of the atrous pyramid, cells of the deepest map."""
+    """Dilations of the 3x3 branches of the atrous pyramid, cells of the deepest map; a crop must have more
+    cells a side. Not used with a plain transformer, which has no pyramid."""
     multi_grid: bool = False
     """Dilations x(1, 2, 4) inside the last stage (ResNets only)."""
     feature_channels: int = 256
@@ -448,13 +451,6 @@ class Config:
             f"optim.batch_size={batch} is the GLOBAL batch and cannot be cut into "
             f"resources.workers={workers} x "
             f"optim.accumulate={passes} parts; raise it to at least {workers * passes} or lower those",
-        )
-        cells = math.ceil(self.data.crop_px / self.model.output_stride)
-        _require(
-            max(self.model.aspp_dilations) < cells,
-            f"model.aspp_dilations {self.model.aspp_dilations} reach past data.crop_px={self.data.crop_px} "
-            f"at model.output_stride={self.model.output_stride}: a crop has {cells} cells a side, so outer "
-            "taps would see padding only and stay random; lower the dilations or raise the crop",
         )
 
     @property
