@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseg import bilateral
+from sparseg import bilateral, model
+from sparseg.config import ModelConfig
 
 
 def by_loop(feature_BDhw: Tensor) -> Tensor:
@@ -71,3 +72,33 @@ def test_the_backward_pass_keeps_two_features() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         bilateral.smooth(feature)
     assert sum(tensor.numel() for tensor in kept) == (4 + 4 + 1) * 12 * 12
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_the_decoder_filters_its_feature(backbone: str) -> None:
+    """Same weights with and without; the classifier sees the filtered feature."""
+    networks = []
+    for filtered in (False, True):
+        torch.manual_seed(0)
+        config = ModelConfig(
+            backbone=backbone, output_stride=16, aspp_dilations=(1,), feature_channels=8, bilateral=filtered
+        )
+        networks.append(model.build(config, 3, quiet=True).eval())
+    plain, filtering = networks
+    assert list(plain.state_dict()) == list(filtering.state_dict())
+    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    feature, logits = filtering(image)
+    torch.testing.assert_close(feature, bilateral.smooth(plain(image)[0]))
+    torch.testing.assert_close(logits, plain.decoder.classify(feature))
+
+
+def test_a_filtering_network_can_be_exported() -> None:
+    config = ModelConfig(
+        backbone="resnet18", output_stride=16, aspp_dilations=(1,), feature_channels=8, bilateral=True
+    )
+    network = model.build(config, 3, quiet=True).eval()
+    height, width = torch.export.Dim("height", min=64), torch.export.Dim("width", min=64)
+    image = torch.rand(2, 3, 96, 128) * 255
+    program = torch.export.export(network, (image,), dynamic_shapes=({2: height, 3: width},), strict=False)
+    other = torch.rand(2, 3, 160, 101) * 255
+    torch.testing.assert_close(program.module()(other), network(other))

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "nodes": {"config", "shards"},
     "loader": {"config", "sparsify", "shards", "transforms", "nodes"},
     "mixture": {"config"},
-    "decoder": {"config"},
+    "decoder": {"config", "bilateral"},
     "vit": {"config", "decoder"},
     "model": {"config", "mixture", "decoder", "vit"},
     "pairwise": set(),

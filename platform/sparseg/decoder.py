@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseg import bilateral
 from sparseg.config import ModelConfig
 
 LOW_CHANNELS = 48
@@ -42,10 +43,18 @@ def joined(low_BChw: Tensor, high_BDhw: Tensor) -> Tensor:
 def fusion(config: ModelConfig) -> nn.Module:
     """What joins (B, LOW_CHANNELS + D, h, w) into the feature (B, D, h, w), the mixture's F."""
     D, separable = config.feature_channels, config.separable
-    return nn.Sequential(
+    layers = [
         conv_norm_act(LOW_CHANNELS + D, D, 3, separable=separable),
         conv_norm_act(D, D, 3, separable=separable),
-    )
+    ]
+    return nn.Sequential(*layers, *([Smooth()] if config.bilateral else []))
+
+
+class Smooth(nn.Module):
+    """`bilateral.smooth` as a layer."""
+
+    def forward(self, feature_BDhw: Tensor) -> Tensor:
+        return bilateral.smooth(feature_BDhw)
 
 
 def initialise(decoder: nn.Module, classify: nn.Conv2d) -> None:

@@ -148,6 +148,9 @@ class ModelConfig:
     """Channels of the decoder and of the feature that the mixture sees."""
     separable: bool = False
     """Depthwise-separable 3x3 convolutions in the decoder: several times cheaper on a CPU."""
+    bilateral: bool = False
+    """Bilateral filter on the decoder's feature (DBFNet, Wu et al., TIP 2022; bilateral.py): near cells of
+    like feature become more alike."""
 
     def __post_init__(self) -> None:
         _require(
