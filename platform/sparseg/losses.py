@@ -124,10 +124,9 @@ def _objective(
         loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
         terms["seg"] = loss * labelled
     with_mixture = mixture_on and "agmm" in config.parts
-    with_absent = bool(config.absent_weight) and not config.parts.isdisjoint(("absent", "agmm"))
     with_pixels = with_mixture and bool(config.mix_weight or config.label_weight)
-    p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW
-    if with_absent:
+    p_BKHW = log_p_BKHW.exp() if config.with_absent or with_pixels else log_p_BKHW
+    if config.with_absent:
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
     if with_mixture and (with_pixels or config.sep_weight):
         class_BK = mixture.crop_classes(label_BHW, num_classes)
