@@ -315,7 +315,7 @@ def test_a_folder_of_pngs_is_png(tmp_path: Path) -> None:
         ("a.xml", "<kml/>", r"a\.xml: format not recognised.*root is <kml>"),
         (
             "a.xml",
-            "<annotation><object><bndbox/></object></annotation>",
+            "<annotation><object><polygon/></object></annotation>",
             r"a\.xml: format not recognised.*object",
         ),
     ],

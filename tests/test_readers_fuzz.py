@@ -11,17 +11,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_boxes
 import test_readers
+import test_tags
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.importers.formats import detect_format
 from sparseg.importers.strokes import draw, stored
+from sparseg.importers.weak import draw_boxes, draw_tags
 
 NAMES = test_readers.NAMES
 SHAPE = (24, 32)
-each_format = pytest.mark.parametrize("label_format", test_readers.FORMATS)
+FORMATS = {
+    **test_readers.FORMATS,
+    **{f"{name} tags": found for name, found in test_tags.FORMATS.items()},
+    **{f"{name} boxes": found for name, found in test_boxes.FORMATS.items()},
+}
+each_format = pytest.mark.parametrize("label_format", FORMATS)
+JSON_FORMATS = ["whats-the-point", "labelme", "coco", "coco tags", "coco boxes", "labelme boxes"]
+XML_FORMATS = ["scribblesup", "cvat", "cvat tags", "cvat boxes", "voc tags", "voc boxes"]
 fuzz = settings(
     max_examples=40,
     deadline=None,
@@ -56,6 +66,7 @@ WORDS = [
     ),
     *(
         "segmentation",
+        "bbox",
         "size",
         "counts",
         "img_0.jpg",
@@ -87,7 +98,7 @@ trees = st.recursive(
 
 def survives(folder: Path, label_format: str, data: bytes) -> None:
     """Read, detect and draw: a ValueError of one line with the file's name, or a label with codes only."""
-    reader, name, _ = test_readers.FORMATS[label_format]
+    reader, name, _ = FORMATS[label_format]
     file = folder / name
     file.write_bytes(data)
     for action in (lambda: detect_format(file), lambda: reader([file], NAMES, 2.0)):
@@ -98,20 +109,20 @@ def survives(folder: Path, label_format: str, data: bytes) -> None:
             continue
         if isinstance(found, str):
             continue
+        whole = {"tags": draw_tags, "boxes": draw_boxes}.get(label_format.split(" ")[-1], draw)
         for image, strokes in found.strokes.items():
             assert image and not set(image) & set("/\\\0\n") and image != ".."
             for stroke in strokes:
-                assert (
-                    stroke.class_id in (*range(len(NAMES)), IGNORED) and len(stroke.y) == len(stroke.x) >= 1
-                )
+                assert stroke.class_id in (*range(len(NAMES)), IGNORED) and len(stroke.y) == len(stroke.x)
+                assert (len(stroke.y) == 0) == (whole is draw_tags)
                 assert np.isfinite([*stroke.y, *stroke.x]).all()
-            label, drawn = draw(strokes, SHAPE, Counter())
+            label, drawn = whole(strokes, SHAPE, Counter())
             assert set(np.unique(label)) <= {*range(len(NAMES)), UNLABELLED, IGNORED}
             assert len(stored(drawn)) <= len(strokes)
 
 
 def example_of(label_format: str) -> bytes:
-    content = test_readers.FORMATS[label_format][2]
+    content = FORMATS[label_format][2]
     return (content if isinstance(content, str) else json.dumps(content)).encode()
 
 
@@ -176,7 +187,7 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(value)
 
 
-@pytest.mark.parametrize("label_format", ["whats-the-point", "labelme", "coco"])
+@pytest.mark.parametrize("label_format", JSON_FORMATS)
 @fuzz
 @given(number=st.integers(0, 2**32), value=trees, drop=st.booleans())
 def test_a_json_entry_replaced_or_dropped(
@@ -191,7 +202,7 @@ def test_a_json_entry_replaced_or_dropped(
     survives(tmp_path, label_format, json.dumps(content).encode())
 
 
-@pytest.mark.parametrize("label_format", ["whats-the-point", "labelme", "coco"])
+@pytest.mark.parametrize("label_format", JSON_FORMATS)
 @fuzz
 @given(tree=trees)
 def test_random_json(tmp_path: Path, label_format: str, tree: Any) -> None:
@@ -245,6 +256,12 @@ TAGS = [
     "point",
     "X",
     "Y",
+    "object",
+    "bndbox",
+    "xmin",
+    "ymin",
+    "xmax",
+    "ymax",
 ]
 elements = st.recursive(
     st.builds("<{0}>{1}</{0}>".format, st.sampled_from(TAGS), attribute),
@@ -261,20 +278,20 @@ elements = st.recursive(
 )
 
 
-@pytest.mark.parametrize("label_format", ["scribblesup", "cvat"])
+@pytest.mark.parametrize("label_format", XML_FORMATS)
 @fuzz
 @given(children=st.lists(elements, max_size=4), image=st.booleans())
 def test_random_xml(tmp_path: Path, label_format: str, children: list[str], image: bool) -> None:
     text = "".join(children)
     if image:
         text = f'<image name="a.jpg" width="32" height="24">{text}</image>'
-    root = "annotation" if label_format == "scribblesup" else "annotations"
+    root = "annotations" if label_format.startswith("cvat") else "annotation"
     survives(tmp_path, label_format, f"<{root}>{text}</{root}>".encode())
 
 
-@pytest.mark.parametrize("label_format", ["scribblesup", "cvat"])
+@pytest.mark.parametrize("label_format", XML_FORMATS)
 def test_deep_xml(tmp_path: Path, label_format: str) -> None:
-    root = "annotation" if label_format == "scribblesup" else "annotations"
+    root = "annotations" if label_format.startswith("cvat") else "annotation"
     deep = "<a>" * 10_000 + "</a>" * 10_000
     survives(tmp_path, label_format, f"<{root}>{deep}</{root}>".encode())
     survives(tmp_path, label_format, deep.encode())
@@ -286,11 +303,13 @@ cells = st.one_of(
 )
 
 
+@pytest.mark.parametrize("header", [["image", "row", "column", "label"], ["image", "label"]])
 @fuzz
 @given(
     rows=st.lists(st.lists(cells, min_size=3, max_size=5), max_size=5),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_random_csv(tmp_path: Path, rows: list[list[str]], end: str) -> None:
-    text = end.join(",".join(row) for row in [["image", "row", "column", "label"], *rows])
-    survives(tmp_path, "csv", text.encode("utf-8", "surrogatepass"))
+def test_random_csv(tmp_path: Path, header: list[str], rows: list[list[str]], end: str) -> None:
+    rows = [row[4 - len(header) :] for row in rows]
+    text = end.join(",".join(row) for row in [header, *rows])
+    survives(tmp_path, "csv" if len(header) > 2 else "csv tags", text.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,5 @@
-"""A dataset as one self-contained HTML page: images with their clicks drawn large, masks as overlays."""
+"""A dataset as one self-contained HTML page: images with their clicks drawn large, boxes as outlines,
+masks as overlays."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sparseg import pictures, shards
 from sparseg.charts import page
@@ -104,24 +105,43 @@ def _card(dataset: shards.ShardedDataset, split: str, row: dict[str, Any]) -> st
     except (ValueError, OSError) as error:
         raise ValueError(f"{dataset.path}, split {split!r}, row {row['id']}: {error}") from error
     picture = io.BytesIO()
-    Image.fromarray(picture_of(image_HW3, label_HW, dataset.palette)).save(
-        picture, "JPEG", quality=JPEG_QUALITY
-    )
+    drawn = row.get("strokes") or []
+    boxes = drawn if dataset.report.get("label") == "box" else []
+    shown = Image.fromarray(picture_of(image_HW3, label_HW, dataset.palette))
+    _outline(shown, boxes, label_HW.shape, dataset.palette)
+    shown.save(picture, "JPEG", quality=JPEG_QUALITY)
     uri = f"data:image/jpeg;base64,{base64.b64encode(picture.getvalue()).decode()}"
     labelled, void = int((label_HW < UNLABELLED).sum()), int((label_HW == IGNORED).sum())
     share = labelled / label_HW.size
     amount = f"{labelled:,} px labelled" if share <= DENSE_SHARE else f"{share:.1%} labelled"
-    drawn = row.get("strokes") or []
     strokes = sum(len(stroke["y"]) > 1 for stroke in drawn)
     facts = [f"{row['width']} × {row['height']}", amount]
-    kinds = {"click": len(drawn) - strokes, "stroke": strokes}
-    facts += [f"{count} {kind}{'s' * (count != 1)}" for kind, count in kinds.items() if count]
+    clicks = sum(len(stroke["y"]) == 1 for stroke in drawn)
+    kinds = {"click": (clicks, "s"), "box" if boxes else "stroke": (strokes, "es" if boxes else "s")}
+    facts += [f"{count} {kind}{end * (count != 1)}" for kind, (count, end) in kinds.items() if count]
     facts += [f"{void / label_HW.size:.1%} ignored"] if void else []
     name = escape(str(row["id"]))
     return (
         f'<figure><img src="{uri}" alt="{name} with its labels" loading="lazy"><figcaption><b>{name}</b><br>'
         f"{' · '.join(facts)}{_class_list(row['present'], dataset, 'classes')}</figcaption></figure>"
     )
+
+
+def _outline(
+    picture: Image.Image,
+    boxes: Sequence[dict[str, Any]],
+    shape: tuple[int, int],
+    palette: Sequence[tuple[int, int, int]],
+) -> None:
+    """Draw the boxes of an image (H, W) on its picture: the class's colour between two black lines."""
+    draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        corners = [
+            (x * picture.width / shape[1], y * picture.height / shape[0])
+            for y, x in zip(box["y"], box["x"], strict=True)
+        ]
+        for width, colour in ((5, (0, 0, 0)), (3, tuple(palette[box["class"]]))):
+            draw.line([*corners, *corners[:2]], fill=colour, width=width, joint="curve")
 
 
 def _class_list(classes: Sequence[int], dataset: shards.ShardedDataset, style: str) -> str:

@@ -124,10 +124,9 @@ def _objective(
         loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
         terms["seg"] = loss * labelled
     with_mixture = mixture_on and config.has_mixture
-    with_absent = bool(config.absent_weight) and config.knows_absent
     with_pixels = with_mixture and bool(config.mix_weight or config.label_weight)
-    p_BKHW = log_p_BKHW.exp() if with_absent or with_pixels else log_p_BKHW
-    if with_absent:
+    p_BKHW = log_p_BKHW.exp() if config.with_absent or with_pixels else log_p_BKHW
+    if config.with_absent:
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * valid
     if config.only_weight and config.knows_absent:
         terms["only"] = only_class(log_p_BKHW, label_BHW, present_BK) * valid

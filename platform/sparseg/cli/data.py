@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+LABELS = ("point", "scribble", "clicks", "block", "tag", "box", "full")
+KINDS = ("point", "clicks", "instance", "disc", "scribble", "block", "tag", "box")
+
 
 def add_commands(commands: Any) -> None:
     """Add them to the parser."""
@@ -31,14 +34,16 @@ def _add_import(commands: Any) -> None:
     add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "ade20k", "folder"])
     add.add_argument("source", help="folder of the raw dataset")
     add.add_argument("out", help="folder to make, or s3://bucket/path")
-    add.add_argument("--label", default="point", choices=["point", "scribble", "clicks", "block", "full"])
+    add.add_argument("--label", default="point", choices=list(LABELS))
     add.add_argument(
-        "--labels", metavar="PATH", help="folder of label PNGs; file or folder of points or strokes"
+        "--labels",
+        metavar="PATH",
+        help="folder of label PNGs; file or folder of points, strokes, tags or boxes",
     )
     add.add_argument(
         "--format",
         default="auto",
-        choices=["auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco"],
+        choices=["auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco", "voc"],
         help="what is at --labels (default: looks at the files and says what it took)",
     )
     add.add_argument("--stroke-width", type=float, default=1.0, metavar="PX", help="of points and lines")
@@ -68,16 +73,14 @@ def _add_sparsify(commands: Any) -> None:
     )
     add.add_argument("dataset")
     add.add_argument("out")
-    add.add_argument(
-        "--kind", choices=["point", "clicks", "instance", "disc", "scribble", "block"], required=True
-    )
+    add.add_argument("--kind", choices=list(KINDS), required=True)
     add.add_argument(
         "--budget",
         type=int,
         required=True,
         metavar="N",
-        help="point: pixels an image; clicks: pixels a class; instance, disc: components a class (0 = all); "
-        "scribble: percent of a stroke's length; block: percent of the annotated pixels",
+        help="point: pixels an image; clicks: pixels a class; instance, disc, box: components a class (0 = "
+        "all); scribble: percent of a stroke's length; block: percent of the annotated pixels; tag: 0",
     )
     add.add_argument("--seed", type=int, default=0)
     add.add_argument(

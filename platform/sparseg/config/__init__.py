@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparseg.config.sections import (
     IGNORED,
     MAX_CLASSES,
+    PIXELLESS,
     UNLABELLED,
     Config,
     DataConfig,
@@ -19,6 +20,7 @@ from sparseg.config.values import from_dict, load, to_dict, with_overrides
 __all__ = [
     "IGNORED",
     "MAX_CLASSES",
+    "PIXELLESS",
     "UNLABELLED",
     "Config",
     "DataConfig",

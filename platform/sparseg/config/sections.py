@@ -13,6 +13,8 @@ UNLABELLED = 254
 """Pixel inside the image that nobody annotated: no cross-entropy, but the mixture supervises it."""
 IGNORED = 255
 """Void border of the ground truth, or padding: no loss, no metric."""
+PIXELLESS = ("tag", "box")
+"""Values of data.label that name the classes of an image, but say of no pixel that it is an object's."""
 MAX_CLASSES = 250
 """Class ids are 0..K-1 with K at most this, so that they never meet a code."""
 
@@ -34,14 +36,15 @@ class DataConfig:
     shards: str | None = None
     """Folder that receives the import of a raw `root` (default: a name derived from the settings, under
     STORAGE/datasets)."""
-    label: Literal["point", "scribble", "clicks", "block", "full"] = "point"
+    label: Literal["point", "scribble", "clicks", "block", "tag", "box", "full"] = "point"
     """Annotation trained on. `clicks` are drawn from dense masks by `random_pixels` or `clicks_per_class`;
-    `full` is the dense mask; the others are read from the data."""
+    `tag`: the classes of an image and no pixel; `box`: nothing is known inside of the boxes, outside is
+    class 0; `full` is the dense mask; the others are read from the data."""
     label_path: str | None = None
-    """Folder of PNG label masks, or a file or folder of points and strokes (default: the layout's own
-    place)."""
+    """Folder of PNG label masks, or a file or folder of points, strokes, tags or boxes (default: the
+    layout's own place)."""
     label_format: Literal[
-        "auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco"
+        "auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco", "voc"
     ] = "auto"
     """What is at `label_path`; `auto` looks at the files and says what it took."""
     stroke_px: float = 1.0
@@ -96,6 +99,11 @@ class DataConfig:
             f"{self.scale_max}",
         )
         _require(0 < self.keep_labels <= 1, f"data.keep_labels must be in (0, 1], got {self.keep_labels}")
+        _require(
+            self.keep_labels == 1 or self.label not in PIXELLESS,
+            f"data.keep_labels={self.keep_labels} drops clicks, of which data.label={self.label} has none; "
+            "a class without its tag or box would be taught to be absent; set --data.keep-labels 1",
+        )
         _require(
             self.loader_processes >= 0, f"data.loader_processes must be >= 0, got {self.loader_processes}"
         )
@@ -257,6 +265,11 @@ class LossConfig:
     def keeps_memory(self) -> bool:
         """Whether class means run over the batches."""
         return self.centroids == "memory" or "agmm-em" in self.parts
+
+    @property
+    def with_absent(self) -> bool:
+        """Whether the absent-class term is part of what is minimised."""
+        return self.absent_weight > 0 and self.knows_absent
 
     def __post_init__(self) -> None:
         _require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
@@ -454,6 +467,13 @@ class Config:
             f"optim.batch_size={batch} is the GLOBAL batch and cannot be cut into "
             f"resources.workers={workers} x "
             f"optim.accumulate={passes} parts; raise it to at least {workers * passes} or lower those",
+        )
+        label, loss = self.data.label, self.loss
+        _require(
+            label not in PIXELLESS or loss.with_absent,
+            f"data.label={label} labels no pixel of an object, so loss.method={loss.method} with "
+            f"loss.absent_weight={loss.absent_weight} has nothing to learn from; choose --loss.method "
+            "ce+absent or one with agmm, and --loss.absent-weight above 0",
         )
 
     @property

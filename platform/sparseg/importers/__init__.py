@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import shards, sparsify
-from sparseg.config import DataConfig
+from sparseg.config import PIXELLESS, DataConfig
 from sparseg.importers import layouts
 from sparseg.importers.build import derive, import_source
 from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint, settings_of
@@ -200,6 +200,13 @@ def _to_derive(given: shards.Description, settings: Settings, data: DataConfig) 
                 f"{given.source}: imported with label {given.report['label']} and without dense masks, so "
                 "data.label=full is not to be had; import the data again with dense masks"
             )
+    made = given.report.get("label")
+    other = not settings.drawn and settings.label not in ("full", made) and made is not None
+    if other and {made, settings.label} & set(PIXELLESS):
+        raise ValueError(
+            f"{given.source}: imported with label {made}, but data.label={settings.label}; set --data.label "
+            f"{made}, or import the data again with --label {settings.label}"
+        )
     return settings.drawn  # for `full` the loader reads the masks
 
 

@@ -12,6 +12,7 @@ from sparseg import shards
 from sparseg.importers import layouts
 from sparseg.importers.rows import Summary, annotator, rows
 from sparseg.importers.source import Item, Settings, Source, fingerprint
+from sparseg.importers.weak import present
 
 # ---------------------------------------------------------------------------------------------- raw -> shards
 
@@ -155,7 +156,7 @@ def _open_derived(path: str, settings: Settings, train_split: str) -> shards.Rea
         total = Summary(len(opened.names))
         for number in numbers:
             row = _derived(opened, opened.splits[split][number], settings, split == train_split)
-            total.add(row["label"])
+            total.add(row["label"], row["present"])
             yield row
         facts["summary"] = total.state()
 
@@ -165,7 +166,7 @@ def _open_derived(path: str, settings: Settings, train_split: str) -> shards.Rea
 def _derived(
     opened: shards.ShardedDataset, stored: dict[str, Any], settings: Settings, is_train: bool
 ) -> shards.Row:
-    row: shards.Row = {name: stored[name] for name in ("id", "height", "width")}
+    row: shards.Row = {name: stored[name] for name in ("id", "height", "width", "present")}
     mask = (stored.get("mask") or {}).get("bytes")
     if mask is None and opened.report.get("label", "full") == "full":
         mask = stored["label"]["bytes"]
@@ -180,4 +181,5 @@ def _derived(
             )
         assert settings.drawing is not None
         row["label"], row["strokes"] = settings.drawing.draw(row["mask"], row["id"])
+        row["present"] = present(settings.label, row["strokes"])
     return row

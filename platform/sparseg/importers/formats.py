@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sparseg.importers import read_coco, read_csv, read_cvat, read_labelme, read_points, read_scribblesup
+from sparseg.importers import (
+    read_coco,
+    read_csv,
+    read_cvat,
+    read_labelme,
+    read_points,
+    read_scribblesup,
+    read_voc,
+)
 from sparseg.importers.files import some
 from sparseg.importers.parsing import json_format, read_json, read_xml, shown, xml_format
-from sparseg.importers.source import STROKE_SUFFIXES, stroke_files
+from sparseg.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files
 from sparseg.importers.strokes import Annotations
+from sparseg.importers.weak import Kind, presume_background
 
 Reader = Callable[[Sequence[Path], list[str], float], Annotations]
 
@@ -40,16 +50,22 @@ def detect_format(place: Path) -> str:
             root = read_xml(file)
             found = xml_format(root)
             seen = f"its root is <{shown(root.tag)[1:-1]}> with {shown([child.tag for child in root[:3]])}"
-            looked = "ScribbleSup (<annotation> with <polygon>) nor CVAT for images (<annotations>)"
+            looked = (
+                "ScribbleSup (<annotation> with <polygon>), CVAT for images (<annotations>) nor VOC "
+                "(<annotation> with <object> and <bndbox>)"
+            )
     if found is None:
         raise ValueError(f"{file}: format not recognised, neither {looked}; {seen}; see --data.label-format")
     return found
 
 
 def read_strokes(
-    files: Sequence[Path], label_format: str, names: list[str], width_px: float
+    files: Sequence[Path], label_format: str, names: list[str], width_px: float, label: str = "point"
 ) -> tuple[str, Annotations]:
-    """The format (found if `auto`) and what its reader finds in the files.  Raises ValueError."""
+    """The format (found if `auto`) and what its reader finds in the files for that label kind.
+
+    Raises ValueError, also for a format that the label kind is not read from.
+    """
     if not (math.isfinite(width_px) and 1 <= width_px <= MAX_STROKE_PX):
         raise ValueError(f"data.stroke_px must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
     found = detect_format(files[0]) if label_format == "auto" else label_format
@@ -59,21 +75,34 @@ def read_strokes(
             f"{wrong[0]}: {found} is read from {STROKE_SUFFIXES[found]} files; correct "
             "--data.label-format, or move the file away"
         )
-    return found, _reader(found)(files, names, width_px)
+    if label in WEAK_FORMATS and found not in WEAK_FORMATS[label]:
+        raise ValueError(
+            f"{files[0]}: a {found} file, but data.label={label} is read from "
+            f"{', '.join(WEAK_FORMATS[label])}; correct --data.label or --data.label-path"
+        )
+    if label not in WEAK_FORMATS and found == "voc":
+        raise ValueError(
+            f"{files[0]}: a voc file has boxes, and no data.label={label}; import it with --label box or tag"
+        )
+    if label == "tag":
+        return found, presume_background(_reader(found, "tag")(files, names, width_px), names)
+    return found, _reader(found, "box" if label == "box" else "strokes")(files, names, width_px)
 
 
-def _reader(label_format: str) -> Reader:
+def _reader(label_format: str, kind: Kind) -> Reader:
     match label_format:
         case "whats-the-point":
             return read_points.read
         case "scribblesup":
             return read_scribblesup.read
         case "csv":
-            return read_csv.read
+            return read_csv.read_tags if kind == "tag" else read_csv.read
         case "labelme":
-            return read_labelme.read
+            return functools.partial(read_labelme.read, kind=kind)
         case "cvat":
-            return read_cvat.read
+            return functools.partial(read_cvat.read, kind=kind)
+        case "voc":
+            return functools.partial(read_voc.read, kind=kind)
         case _:
             assert label_format == "coco"
-            return read_coco.read
+            return functools.partial(read_coco.read, kind=kind)

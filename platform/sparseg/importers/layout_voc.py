@@ -14,6 +14,8 @@ VOC_NAMES = (
 IMAGES = "JPEGImages"
 MASKS = ("SegmentationClassAug", "SegmentationClass")
 PLACES = {
+    "tag": ("Annotations",),  # VOC's own XML files, with the boxes of all objects
+    "box": ("Annotations",),
     # What's-the-Point JSON; the clicks as PNGs; AGMM (its data set reads point/segcls and scribble/seginst)
     "point": ("points", "PointAnnotations", "point/segcls", "point", "SegmentationClassPoint"),
     # PNG folders of AGMM and others; the XML files of ScribbleSup's own release lie in pascal_2012/

@@ -112,6 +112,8 @@ def xml_format(root: Any) -> str | None:
         return "cvat"
     if root.tag == "annotation" and root.find("object") is None:
         return "scribblesup"
+    if root.tag == "annotation" and root.find("object/bndbox") is not None:
+        return "voc"
     return None
 
 

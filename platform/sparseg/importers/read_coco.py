@@ -1,5 +1,7 @@
 """COCO JSON: images, categories, and annotations whose `segmentation` is polygons or run lengths (RLE).
 
+A `bbox` is [x, y, width, height].
+
 https://cocodataset.org/#format-data: polygons [[x, y, x, y, ...], ...]; RLE {"size": [h, w], "counts"} counts
 pixels column by column, unset ones first, as a list, or packed into a string.  The string is unpacked here,
 not by pycocotools, which reads past the end of a damaged one and returns unset memory for a short one.
@@ -22,6 +24,7 @@ from sparseg.importers.parsing import (
     image_id,
     json_format,
     once,
+    position,
     positions,
     read_json,
     shown,
@@ -29,13 +32,17 @@ from sparseg.importers.parsing import (
     whole,
 )
 from sparseg.importers.strokes import Annotations, Stroke, mask_stroke
+from sparseg.importers.weak import Kind, box, tag
 
 
-def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
+def read(
+    files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: Kind = "strokes"
+) -> Annotations:
     """Filled polygons and masks of every annotation, in their order; crowds count as their class.
 
     Categories are matched to the classes by NAME; those that no annotation uses may be unknown.  Keypoints,
-    and annotations without a segmentation, are left out and counted.  Polygons may reach outside.
+    and annotations without a segmentation, are left out and counted.  Polygons may reach outside.  Of kind
+    `tag` an image's categories are read, of kind `box` every annotation's bbox, and no segmentation.
     `width_px` has no use here.  Raises ValueError naming file and annotation.
     """
     strokes: dict[str, list[Stroke]] = {}
@@ -56,14 +63,14 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
             if "id" in annotation and _key(annotation, "id", where) in ids:
                 raise ValueError(f"{where}: id {shown(annotation['id'])} occurs twice in annotations")
             ids |= {annotation["id"]} if "id" in annotation else set()
-            if "keypoints" in annotation:
-                left_out["COCO annotations have keypoints, which were left out"] += 1
-            segmentation = annotation.get("segmentation")
-            if segmentation is None or segmentation == []:
-                left_out["COCO annotations without a segmentation were left out"] += 1
-                continue
-            k = class_id(category, names, where)
-            strokes[name] += _strokes(segmentation, k, sizes[name], where)
+            match kind:
+                case "tag":
+                    own = tag(class_id(category, names, where))
+                    strokes[name] += [own] if own not in strokes[name] else []
+                case "box":
+                    strokes[name].append(_box(annotation, category, names, where))
+                case _:
+                    strokes[name] += _strokes(annotation, category, names, sizes[name], where, left_out)
     return Annotations(strokes, sizes, [f"{number} {what}" for what, number in left_out.items()])
 
 
@@ -108,7 +115,34 @@ def _categories(content: Any, file: Path) -> dict[int | str, str]:
     return categories
 
 
-def _strokes(segmentation: Any, k: int, shape: tuple[int, int], where: str) -> list[Stroke]:
+def _box(annotation: Any, category: str, names: list[str], where: str) -> Stroke:
+    sides = field(annotation, "bbox", list, where)
+    if len(sides) != 4:
+        raise ValueError(f"{where}: bbox must be [x, y, width, height], got {shown(sides)}")
+    left, top, width, height = (position(side, f"{where}, bbox") for side in sides)
+    if width < 0 or height < 0:
+        raise ValueError(
+            f"{where}: bbox must be [x, y, width, height], got a negative side in {shown(sides)}"
+        )
+    y, x = (top, top, top + height, top + height), (left, left + width, left + width, left)
+    return box(Stroke(class_id(category, names, where), "polygon", y, x), names, where)
+
+
+def _strokes(
+    annotation: Any,
+    category: str,
+    names: list[str],
+    shape: tuple[int, int],
+    where: str,
+    left_out: Counter[str],
+) -> list[Stroke]:
+    if "keypoints" in annotation:
+        left_out["COCO annotations have keypoints, which were left out"] += 1
+    segmentation = annotation.get("segmentation")
+    if segmentation is None or segmentation == []:
+        left_out["COCO annotations without a segmentation were left out"] += 1
+        return []
+    k = class_id(category, names, where)
     if isinstance(segmentation, dict):
         return [mask_stroke(k, _mask(segmentation, shape, where))]
     if not isinstance(segmentation, list):

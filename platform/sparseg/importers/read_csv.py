@@ -1,20 +1,26 @@
 """CSV of points: a header with image, row, column, label (CoralNet: Name, Row, Column, Label), in any order.
 
 Rows and columns are pixels from 0, as CoralNet counts now (its older exports counted from 1).  Other columns
-are not read.
+are not read.  A header without row and column is that of a CSV of tags.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sparseg.importers.parsing import class_id, from_text, image_id, position, read_text, shown
 from sparseg.importers.strokes import Annotations, Stroke
+from sparseg.importers.weak import tag
 
-COLUMNS = {"image": ("image", "name"), "row": ("row",), "column": ("column",), "label": ("label",)}
+Columns = Mapping[str, tuple[str, ...]]
+"""What is wanted -> the names that a header may give it."""
+
+POINT_COLUMNS = {"image": ("image", "name"), "row": ("row",), "column": ("column",), "label": ("label",)}
+TAG_COLUMNS = {name: POINT_COLUMNS[name] for name in ("image", "label")}
+TAG_SEPARATOR = ";"
 
 
 def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
@@ -28,14 +34,9 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
     spelled: dict[str, str] = {}
     repeated = 0
     for file in files:
-        for line, (image, row, column, label) in _records(file):
+        for line, (image, row, column, label) in _records(file, POINT_COLUMNS):
             where = f"{file}, line {line}"
-            name = image_id(image, where)
-            if spelled.setdefault(name, image) != image:
-                raise ValueError(
-                    f"{where}: images {shown(image)} and {shown(spelled[name])} have the same id {name}; "
-                    "rename one"
-                )
+            name = _image(image, spelled, where)
             y, x = (
                 position(from_text(text, f"{where}, {axis}"), f"{where}, {axis}", least=0.0)
                 for axis, text in (("row", row), ("column", column))
@@ -47,22 +48,39 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
     return Annotations({name: list(points) for name, points in strokes.items()}, notes=notes)
 
 
-def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, [image, row, column, label]) of every record below the header."""
+def read_tags(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
+    """The tags of every image: of all its rows, and in a row separated by `;`, each once.
+
+    A label is a class name, or else a class id; an empty one lists an image without tags.  `width_px` has no
+    use here.  Raises ValueError naming file and line.
+    """
+    tags: dict[str, dict[Stroke, None]] = {}
+    spelled: dict[str, str] = {}
+    for file in files:
+        for line, (image, cell) in _records(file, TAG_COLUMNS):
+            where = f"{file}, line {line}"
+            own = tags.setdefault(_image(image, spelled, where), {})
+            labels = [cell] if cell in names else [part.strip() for part in cell.split(TAG_SEPARATOR)]
+            own |= {tag(_class(label, names, where)): None for label in labels if label}
+    return Annotations({name: list(own) for name, own in tags.items()})
+
+
+def _image(image: str, spelled: dict[str, str], where: str) -> str:
+    """The image's id; `spelled` keeps how each was written."""
+    name = image_id(image, where)
+    if spelled.setdefault(name, image) != image:
+        raise ValueError(
+            f"{where}: images {shown(image)} and {shown(spelled[name])} have the same id {name}; rename one"
+        )
+    return name
+
+
+def _records(file: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells of the columns) of every record below the header."""
     reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
-        chosen = []
-        for wanted, accepted in COLUMNS.items():
-            at = [index for name in accepted for index, cell in enumerate(header) if cell == name]
-            if not at or header.count(header[at[0]]) > 1:
-                raise ValueError(
-                    f"{file}, line 1: {'more than one' if at else 'no'} column "
-                    f"{' or '.join(map(repr, accepted))} "
-                    f"for the {wanted}; the header must name image,row,column,label (or "
-                    f"Name,Row,Column,Label), found {shown(','.join(header), 120)}"
-                )
-            chosen.append(at[0])
+        chosen = _chosen(header, columns, f"{file}, line 1")
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -74,6 +92,29 @@ def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, [cells[at].strip() for at in chosen]
     except csv.Error as error:
         raise ValueError(f"{file}, line {reader.line_num}: no valid CSV ({error})") from error
+
+
+def _chosen(header: list[str], columns: Columns, where: str) -> list[int]:
+    """Where in the header each column stands.  Points and tags are told apart by row and column."""
+    found = f"found {shown(','.join(header), 120)}"
+    placed = {"row", "column"} & set(header)
+    if columns is TAG_COLUMNS and placed:
+        raise ValueError(
+            f"{where}: a CSV of points, for it has a column {' and '.join(sorted(placed))}, but "
+            f"data.label=tag reads image,label; give --label point, or remove those columns; {found}"
+        )
+    chosen = []
+    for wanted, accepted in columns.items():
+        at = [index for name in accepted for index, cell in enumerate(header) if cell == name]
+        if not at or header.count(header[at[0]]) > 1:
+            tags = "" if placed or columns is TAG_COLUMNS else " (tags of whole images: --label tag)"
+            raise ValueError(
+                f"{where}: {'more than one' if at else 'no'} column {' or '.join(map(repr, accepted))} "
+                f"for the {wanted}; the header must name {','.join(columns)} (or "
+                f"{','.join(name[-1].title() for name in columns.values())}), {found}{tags}"
+            )
+        chosen.append(at[0])
+    return chosen
 
 
 def _class(label: str, names: list[str], where: str) -> int:

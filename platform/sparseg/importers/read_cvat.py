@@ -30,15 +30,20 @@ from sparseg.importers.parsing import (
     xml_format,
 )
 from sparseg.importers.strokes import Annotations, Stroke, mask_stroke
+from sparseg.importers.weak import Kind, box, not_a_box, tag
 
 LEAST = {"points": 1, "polyline": 2, "polygon": 3}
 
 
-def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
+def read(
+    files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: Kind = "strokes"
+) -> Annotations:
     """The shapes of every image, by z_order and then in their order; <points> are a point each.
 
-    Tags of whole images are counted and left out; cuboids, ellipses, skeletons and video tracks are refused.
-    Positions may lie outside, a mask's box may not start there.  Raises ValueError naming file and image.
+    Tags of whole images are counted and left out; of kind `tag` they are read, and all shapes left out.  Of
+    kind `box`, shapes other than boxes are refused, of every kind cuboids, ellipses, skeletons and video
+    tracks.  Positions may lie outside, a mask's box may not start there.  Raises ValueError naming file and
+    image.
     """
     strokes: dict[str, list[Stroke]] = {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -59,15 +64,23 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
             once(name, seen, where)
             sizes[name] = size(image.get("height", ""), image.get("width", ""), where)
             layers = []
+            tags: dict[Stroke, None] = {}
             for number, shape in enumerate(image, 1):
                 at = f"{where}, shape {number}"
-                if shape.tag == "tag":
-                    left_out["tags of whole images were left out"] += 1
+                if (shape.tag == "tag") != (kind == "tag"):
+                    what = "tags of whole images" if shape.tag == "tag" else "shapes"
+                    left_out[f"{what} were left out"] += 1
                     continue
+                if kind == "tag":
+                    tags[tag(class_id(shape.get("label"), names, at))] = None
+                    continue
+                if kind == "box" and shape.tag != "box":
+                    raise not_a_box(f"a <{shown(shape.tag)[1:-1]}>", at)
                 z = whole(shape.get("z_order", "0"), f"{at}, z_order", -(10**6))
-                layers.append((z, _strokes(shape, names, width_px, at)))
+                own = _strokes(shape, names, width_px, at)
+                layers.append((z, [box(own[0], names, at)] if kind == "box" else own))
             layers.sort(key=lambda layer: layer[0])
-            strokes[name] = [stroke for _, layer in layers for stroke in layer]
+            strokes[name] = [*tags, *(stroke for _, layer in layers for stroke in layer)]
     return Annotations(strokes, sizes, [f"{number} {what}" for what, number in left_out.items()])
 
 

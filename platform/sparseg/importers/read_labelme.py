@@ -23,6 +23,7 @@ from sparseg.importers.parsing import (
     size,
 )
 from sparseg.importers.strokes import Annotations, Stroke
+from sparseg.importers.weak import Kind, box, not_a_box
 
 LEAST = {"point": 1, "linestrip": 2, "line": 2, "polygon": 3, "rectangle": 2, "circle": 2}
 """Shape type -> its fewest positions."""
@@ -30,10 +31,13 @@ MOST = {"point": 1, "line": 2, "circle": 2}
 CIRCLE_CORNERS = 256
 
 
-def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Annotations:
+def read(
+    files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: Kind = "strokes"
+) -> Annotations:
     """The shapes of every file, in their order: points and lines of the width, the others filled.
 
-    Positions may lie outside.  Raises ValueError naming file and shape.
+    Positions may lie outside.  Of kind `box`, shapes other than rectangles are refused.  Raises ValueError
+    naming file and shape.
     """
     strokes: dict[str, list[Stroke]] = {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -47,9 +51,9 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
         height, width = content.get("imageHeight"), content.get("imageWidth")
         if height is not None and width is not None:
             sizes[name] = size(height, width, str(file))
+        one = _box if kind == "box" else _stroke
         strokes[name] = [
-            _stroke(shape, names, width_px, f"{file}, shape {number}")
-            for number, shape in enumerate(shapes, 1)
+            one(shape, names, width_px, f"{file}, shape {number}") for number, shape in enumerate(shapes, 1)
         ]
     return Annotations(strokes, sizes)
 
@@ -66,6 +70,13 @@ def _image(path: Any, file: Path) -> str:
         if last and last.rpartition(".")[0] == file.stem:
             return image_id(last, f"{file}, imagePath")
     return image_id(path, f"{file}, imagePath")
+
+
+def _box(shape: Any, names: list[str], width_px: float, where: str) -> Stroke:
+    stroke = _stroke(shape, names, width_px, where)
+    if shape.get("shape_type") != "rectangle":
+        raise not_a_box(f"a {shape.get('shape_type', 'polygon')}", where)
+    return box(stroke, names, where)
 
 
 def _stroke(shape: Any, names: list[str], width_px: float, where: str) -> Stroke:

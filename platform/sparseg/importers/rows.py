@@ -22,6 +22,7 @@ from sparseg.importers.formats import read_strokes
 from sparseg.importers.source import Item, Settings, Source
 from sparseg.importers.strokes import draw as draw_strokes
 from sparseg.importers.strokes import stored
+from sparseg.importers.weak import draw_boxes, draw_tags, present
 
 DENSE_HINT = "correct classes.txt, or the mask"
 JPEG_SIGNATURE = b"\xff\xd8"
@@ -67,20 +68,22 @@ def _stroke_annotator(
     """Reads all point or stroke files; the function draws those of one image."""
     files, label_format, width_px = source.point_files, settings.label_format, settings.stroke_px
     if "strokes" not in found:
-        found["strokes"] = read_strokes(files, label_format, source.names, width_px)
+        found["strokes"] = read_strokes(files, label_format, source.names, width_px, settings.label)
     taken_format, annotated = found["strokes"]
     train = {item.id for item in source.splits["train"]}
     absent = sorted(train - set(annotated.strokes))
     if absent and (not settings.skip_bad or len(absent) == len(train)):
         raise ValueError(
             f"{some(files)}: {len(absent)} of {len(train)} training images are without label: "
-            f"{some(absent)}{nearest(absent, annotated.strokes)}; add their clicks, or leave them out with "
+            f"{some(absent)}{nearest(absent, annotated.strokes)}; annotate them, or leave them out with "
             "--data.skip-bad"
         )
     how = "found" if label_format == "auto" else "declared"
-    report["encoding"] = (
-        f"{how}: {taken_format} in {some(file.name for file in files)}; points and lines {width_px:g} px wide"
+    drawn_as = {"tag": "tags of whole images", "box": "boxes, class 0 outside of them"}.get(
+        settings.label, f"points and lines {width_px:g} px wide"
     )
+    report["encoding"] = f"{how}: {taken_format} in {some(file.name for file in files)}; {drawn_as}"
+    draw = {"tag": draw_tags, "box": draw_boxes}.get(settings.label, draw_strokes)
     notes = report.setdefault("notes", [])
     if others := sorted(set(annotated.strokes) - train):
         notes.append(f"{len(others)} annotated images are not in train, not used: {some(others)}")
@@ -98,7 +101,7 @@ def _stroke_annotator(
                 f"{some(files)}: image {item.id} was annotated at {stated[1]}x{stated[0]} "
                 f"pixels but {item.image} is {shape[1]}x{shape[0]}{turned}; use the image that was annotated"
             )
-        label_HW, drawn = draw_strokes(annotated.strokes[item.id], shape, count)
+        label_HW, drawn = draw(annotated.strokes[item.id], shape, count)
         return label_HW, stored(drawn)
 
     return annotate
@@ -146,7 +149,8 @@ def rows(
             refused.append({"split": split, "id": item.id, "reason": str(error)})
             continue
         assert label is not None
-        total.add(label)
+        known = present(settings.label, strokes)
+        total.add(label, known)
         yield {
             "id": item.id,
             "image": image,
@@ -155,6 +159,7 @@ def rows(
             "height": shape[0],
             "width": shape[1],
             "strokes": strokes,
+            "present": known,
         }
     facts |= {"summary": total.state(), "refused": refused}
 

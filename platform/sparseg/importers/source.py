@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import shards, sparsify
-from sparseg.config import IGNORED, MAX_CLASSES, DataConfig
+from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, DataConfig
 from sparseg.importers.files import label_files, nearest, read_lines, some
 
-READ_KINDS = ("point", "scribble", "clicks", "block")
+READ_KINDS = ("point", "scribble", "clicks", "block", *PIXELLESS)
 STROKE_SUFFIXES = {
     **{"whats-the-point": ".json", "labelme": ".json", "coco": ".json"},
-    **{"scribblesup": ".xml", "cvat": ".xml", "csv": ".csv"},
+    **{"scribblesup": ".xml", "cvat": ".xml", "voc": ".xml", "csv": ".csv"},
 }
-"""Format of point and stroke files -> the suffix it is read from."""
+"""Format of point and stroke files, of tags and boxes -> the suffix it is read from."""
+WEAK_FORMATS = {"tag": ("csv", "coco", "cvat", "voc"), "box": ("coco", "labelme", "cvat", "voc")}
+"""Label kind that places no class at a pixel -> the formats that it is read from; voc has no other kind."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,14 +176,20 @@ def _attach_annotation(source: Source, settings: Settings) -> Source:
         place = next((path for path in places if path.exists()), None)
         if place is None:
             looked = f" (looked for {some(places, 9)})" if places else ""
-            draw = "; for clicks drawn from dense masks use --data.label clicks --data.random-pixels N"
-            raise ValueError(
-                f"{source.root}: no {kind} annotation{looked}; name its folder of PNGs, or its "
-                f"point or stroke files, with --data.label-path{draw}"
-            )
+            name = "name its folder of PNGs, or its point or stroke files, with --data.label-path"
+            draw = "for clicks drawn from dense masks use --data.label clicks --data.random-pixels N"
+            if kind in WEAK_FORMATS:
+                name = f"name its {', '.join(WEAK_FORMATS[kind])} files with --data.label-path"
+                draw = f"`sparseg sparsify --kind {kind}` draws it from dense masks"
+            raise ValueError(f"{source.root}: no {kind} annotation{looked}; {name}; {draw}")
     point_files = stroke_files(place, settings.label_format)
     if point_files:
         return dataclasses.replace(source, point_files=point_files)
+    if kind in WEAK_FORMATS:
+        raise ValueError(
+            f"{place}: holds no file of {', '.join(WEAK_FORMATS[kind])}, from which data.label={kind} is "
+            "read; correct --data.label-path or --data.label-format"
+        )
     if place.is_file():
         raise ValueError(
             f"data.label_path: {place} is a file, but label PNGs are read from a folder; point and stroke "

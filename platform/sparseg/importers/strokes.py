@@ -1,5 +1,7 @@
 """Strokes: points, lines, polygons and masks with a class, and how they become a label map.
 
+A box is a polygon, and a tag of a whole image a stroke without positions; weak.py makes labels of these.
+
 One rule of position: pixel (row, column) covers [row, row + 1) x [column, column + 1), so a position belongs
 to the pixel of its floor, and the centre of a pixel is at + 0.5.
 """
@@ -29,7 +31,7 @@ class Stroke:
 
     class_id: int
     """A class, or the code IGNORED."""
-    kind: Literal["point", "line", "polygon", "mask"]
+    kind: Literal["point", "line", "polygon", "mask", "tag"]
     y: tuple[float, ...]
     """A mask has two: top and bottom of its box, whole numbers, bottom exclusive."""
     x: tuple[float, ...]
@@ -84,7 +86,7 @@ def draw(
             continue
         count[unit] += 1
         if stroke.kind in ("line", "polygon"):
-            outside = _vertices_outside(stroke, shape)
+            outside = vertices_outside(stroke, shape)
             count.update({"vertices_outside": outside} if outside else {})
         before = label_HW[rows, columns]
         other = (before != UNLABELLED) & (before != stroke.class_id)
@@ -95,8 +97,11 @@ def draw(
     return label_HW, drawn
 
 
-def _vertices_outside(stroke: Stroke, shape: tuple[int, int]) -> int:
-    """A polygon's vertex may lie on the image's right or lower edge, which belongs to no pixel."""
+def vertices_outside(stroke: Stroke, shape: tuple[int, int]) -> int:
+    """How many vertices lie outside of an image (H, W).
+
+    A polygon's vertex may lie on the image's right or lower edge, which belongs to no pixel.
+    """
     y, x = np.array(stroke.y), np.array(stroke.x)
     beyond = (
         (y > shape[0]) | (x > shape[1]) if stroke.kind == "polygon" else (y >= shape[0]) | (x >= shape[1])
@@ -107,13 +112,14 @@ def _vertices_outside(stroke: Stroke, shape: tuple[int, int]) -> int:
 def stored(strokes: Iterable[Stroke]) -> list[dict[str, Any]]:
     """The column `strokes` of the shards: {class, width, y[], x[]}.
 
-    A polygon is its outline, not closed, with width 0 (a line has 1 or more).  Masks are left out, for they
+    A polygon or box is its outline, not closed, with width 0 (a line has 1 or more), a tag a class without
+    positions, with width 0.  Masks are left out, for they
     have no outline of their own, and so is what is IGNORED, for it has no class; the label image holds both.
     """
     return [
         {
             "class": stroke.class_id,
-            "width": 0.0 if stroke.kind == "polygon" else float(stroke.width_px),
+            "width": 0.0 if stroke.kind in ("polygon", "tag") else float(stroke.width_px),
             "y": list(stroke.y),
             "x": list(stroke.x),
         }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparseg import shards
-from sparseg.config import UNLABELLED
+from sparseg.config import PIXELLESS, UNLABELLED
 from sparseg.importers.files import some
 from sparseg.importers.rows import Summary
 from sparseg.importers.source import READ_KINDS
@@ -76,10 +76,10 @@ def inspected(dataset: ShardedDataset) -> dict[str, Any]:
 
 
 def _read_labels(dataset: ShardedDataset, split: str, rows: range) -> tuple[Summary, list[int], list[int]]:
-    """Counts of those rows' labels; labelled pixels, and classes, of each."""
+    """Counts of those rows' labels; labelled pixels, and classes with or without one, of each."""
     K = len(dataset.names)
     total, labelled, classes = Summary(K), [], []
-    data = dataset.splits[split].select_columns(["id", "label"])
+    data = dataset.splits[split].select_columns(["id", "label", "present"])
     for number, index in enumerate(rows, 1):
         row = data[index]
         try:
@@ -88,10 +88,10 @@ def _read_labels(dataset: ShardedDataset, split: str, rows: range) -> tuple[Summ
             raise ValueError(
                 f"{dataset.path}, split {split!r}, row {row['id']}: label cannot be read ({error})"
             ) from error
-        total.add(label_HW)
+        total.add(label_HW, row["present"])
         count_K = np.bincount(label_HW.ravel(), minlength=256)[:K]
         labelled.append(int(count_K.sum()))
-        classes.append(int((count_K > 0).sum()))
+        classes.append(len({*np.flatnonzero(count_K).tolist(), *row["present"]}))
         if sys.stderr.isatty() and number % 500 == 0:
             print(f"\rreading labels: {split} {number}/{len(rows)}", end="\r", file=sys.stderr, flush=True)
     return total, labelled, classes
@@ -108,8 +108,13 @@ def _foreign_values(split: str, total: Summary) -> list[str]:
 
 
 def _drawn(counts: dict[str, Any]) -> list[str]:
-    """What became of the points and strokes of a split."""
-    texts = []
+    """What became of the points, strokes, tags and boxes of a split."""
+    texts = [f"{counts['tags']} tags"] if "tags" in counts else []
+    if "boxes" in counts or "boxes_outside" in counts:
+        texts.append(
+            f"{counts.get('boxes', 0)} boxes, {counts.get('boxes_clipped', 0)} of them clipped to their "
+            f"image, {counts.get('boxes_outside', 0)} without a pixel in their image dropped"
+        )
     if "points" in counts or "points_outside" in counts:
         texts.append(
             f"{counts.get('points', 0)} clicks drawn, {counts.get('points_outside', 0)} outside their image "
@@ -184,14 +189,17 @@ def _findings(report: dict[str, Any]) -> list[str]:
     """What somebody should know before training, read from the counts."""
     found = []
     for split, counts in report["splits"].items():
+        unit = "labelled pixel"
+        if split == "train" and report.get("label") in PIXELLESS:
+            unit += f" or {report['label']}"
         if counts["rows_without_label"]:
-            found.append(f"{split}: {counts['rows_without_label']:,} rows have no labelled pixel")
+            found.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
         found += [f"{split}: {text}" for text in _drawn(counts)]
         never = [name for name, images in zip(report["classes"], counts["images"], strict=True) if not images]
         if never and split == "train":
-            found.append(f"train: no labelled pixel of {some(never, 12)}; no network can learn them")
+            found.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")
     train = report["splits"].get("train")
-    if train and report.get("label") in READ_KINDS:
+    if train and report.get("label") in READ_KINDS and report["label"] not in PIXELLESS:
         whole = train["labelled"] + train["unlabelled"] + train["ignored"]
         if train["labelled"] > DENSE_LOOKS * whole:
             found.append(

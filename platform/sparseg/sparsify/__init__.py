@@ -1,4 +1,5 @@
-"""Dense masks -> a few labelled pixels. Pure functions of (mask, seed, row id): the same on every machine.
+"""Dense masks -> a few labelled pixels, tags or boxes. Pure functions of (mask, seed, row id): the same on
+every machine.
 
 Nested: a smaller budget is a subset of a larger one, so that a curve over budgets compares like with like.
 """
@@ -11,14 +12,17 @@ from sparseg.sparsify.keep import keep_labels
 from sparseg.sparsify.pixels import clicks_per_class, random_pixels
 from sparseg.sparsify.recipe import BUDGETS, Recipe
 from sparseg.sparsify.scribbles import scribbles
+from sparseg.sparsify.weak import boxes, tags
 
 __all__ = [
     "BUDGETS",
     "Recipe",
     "blocks",
+    "boxes",
     "clicks_per_class",
     "instance_points",
     "keep_labels",
     "random_pixels",
     "scribbles",
+    "tags",
 ]

@@ -11,6 +11,7 @@ from sparseg.sparsify.blocks import GRID, blocks
 from sparseg.sparsify.components import JITTER, MIN_SHARE, instance_points
 from sparseg.sparsify.pixels import clicks_per_class, random_pixels
 from sparseg.sparsify.scribbles import MOST, WIDTH_PX, scribbles
+from sparseg.sparsify.weak import boxes, tags
 
 BUDGETS = {  # kind -> (least, most or None, what the budget counts)
     "point": (1, None, "pixels an image"),
@@ -19,6 +20,8 @@ BUDGETS = {  # kind -> (least, most or None, what the budget counts)
     "disc": (0, None, "components per class and image, 0 = all"),
     "scribble": (1, 100, "percent of each stroke's full length"),
     "block": (1, 100, "percent of the annotated pixels"),
+    "tag": (0, 0, "0 = all classes, for one without its tag would be taught to be absent"),
+    "box": (0, None, "components per class and image, 0 = all"),
 }
 WIDTHS = {"instance": 1, "disc": 3, "scribble": WIDTH_PX}  # kinds that have a width -> its default, px
 MAX_WIDTH_PX = 99
@@ -63,7 +66,7 @@ class Recipe:
         return LABELS.get(self.kind, self.kind)
 
     def draw(self, mask_HW: np.ndarray, key: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Label (H, W) uint8 with codes, and the strokes of scribbles (other kinds: none).
+        """Label (H, W) uint8 with codes, and the strokes of scribbles, tags and boxes (other kinds: none).
 
         mask_HW (H, W) uint8 with codes; key is the row's id.
         """
@@ -79,6 +82,10 @@ class Recipe:
                 return instance_points(mask_HW, budget, seed=seed, key=key, size_px=self.width, jitter=0), []
             case "block":
                 return blocks(mask_HW, budget, seed=seed, key=key), []
+            case "tag":
+                return tags(mask_HW)
+            case "box":
+                return boxes(mask_HW, budget)
             case _:
                 return scribbles(mask_HW, budget, seed=seed, key=key, width_px=self.width)
 
@@ -94,5 +101,7 @@ class Recipe:
             "scribble": f"scribbles {self.width} px wide over {self.budget} % of the middle line of the "
             f"{MOST} largest components per class from {MIN_SHARE:.2%} of the image on (the largest always)",
             "block": f"{self.budget} % of the annotated pixels, in blocks of a {GRID}x{GRID} grid",
+            "tag": f"the classes from {MIN_SHARE:.2%} of the image on (the largest always), and no pixel",
+            "box": f"the boxes of {regions}; outside of them is class 0, also an object without a box",
         }[self.kind]
         return f"{self.kind}, budget {self.budget}, seed {self.seed}: {text}"

@@ -1,0 +1,116 @@
+"""Weak labels, which place no class at a pixel: tags of whole images, and boxes.
+
+Tags: no pixel is labelled.  Boxes: nothing is known inside, what is outside of all of them is class 0.  Which
+classes an image has is said by its strokes, and the absent-class term learns from that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from sparseg.config import IGNORED, PIXELLESS, UNLABELLED
+from sparseg.importers.strokes import Annotations, Stroke, pixels, vertices_outside
+
+Kind = Literal["strokes", "tag", "box"]
+"""What a reader shall take from its files."""
+
+BACKGROUND = "background"
+
+
+def present(label: str, stored: Sequence[dict[str, Any]]) -> list[int]:
+    """Classes that the stored strokes name although no pixel shows them; of other label kinds none.
+
+    A stroke that others draw over names its class too, but clicks count by what is left of them.
+    """
+    return sorted({stroke["class"] for stroke in stored}) if label in PIXELLESS else []
+
+
+# ------------------------------------------------------------------------------------------------ for readers
+
+
+def tag(k: int) -> Stroke:
+    """The tag of a whole image."""
+    return Stroke(k, "tag", (), ())
+
+
+def box(stroke: Stroke, names: Sequence[str], where: str) -> Stroke:
+    """The box as it is.
+
+    Raises ValueError for one of class 0, which is what lies outside of all boxes, and for one without area.
+    """
+    if stroke.class_id == 0:
+        raise ValueError(
+            f"{where}: a box of class 0, {names[0]!r}; with data.label=box, class 0 must be the background, "
+            "which is what lies outside of all boxes; put the background first in classes.txt, or remove the "
+            "box"
+        )
+    y, x = np.array(stroke.y), np.array(stroke.x)
+    if not abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) > 0:
+        raise ValueError(
+            f"{where}: a box without area, its sides are {np.ptp(x):g} x {np.ptp(y):g} pixels; correct or "
+            "remove it"
+        )
+    return stroke
+
+
+def not_a_box(what: str, where: str) -> ValueError:
+    """The error for another shape where boxes are read: left out, its object would become background."""
+    return ValueError(
+        f"{where}: {what}, but data.label=box reads boxes only, for what has none would be taught to be "
+        "background; draw a box instead, or import the file with --label scribble"
+    )
+
+
+def presume_background(found: Annotations, names: Sequence[str]) -> Annotations:
+    """Tags with those of a background that nobody thought of tagging, for else it would be taught to be
+    absent."""
+    tagged = {stroke.class_id for strokes in found.strokes.values() for stroke in strokes}
+    if names[0].casefold() != BACKGROUND or 0 in tagged:
+        return found
+    note = f"class 0, {names[0]!r}, is tagged nowhere and was taken to be in every image"
+    strokes = {name: [tag(0), *own] for name, own in found.strokes.items()}
+    return Annotations(strokes, found.sizes, [*found.notes, note])
+
+
+# ----------------------------------------------------------------------------------------------------- labels
+
+
+def draw_tags(
+    strokes: Iterable[Stroke], shape: tuple[int, int], count: Counter[str]
+) -> tuple[np.ndarray, list[Stroke]]:
+    """Tags -> label (H, W) uint8, all UNLABELLED, and the tags; `count` receives: tags."""
+    tags = list(strokes)
+    count["tags"] += len(tags)
+    return np.full(shape, UNLABELLED, dtype=np.uint8), tags
+
+
+def draw_boxes(
+    strokes: Iterable[Stroke], shape: tuple[int, int], count: Counter[str]
+) -> tuple[np.ndarray, list[Stroke]]:
+    """Boxes -> label (H, W) uint8 with codes, and the boxes that hold a pixel of it.
+
+    0 outside of all boxes, IGNORED inside those of void alone, UNLABELLED inside the others.  `count`
+    receives: boxes; boxes_outside (dropped, no pixel of them lies in the image); boxes_clipped.
+    """
+    label_HW = np.zeros(shape, dtype=np.uint8)
+    drawn = []
+    for stroke in sorted(strokes, key=lambda stroke: stroke.class_id != IGNORED):
+        rows, columns = pixels(stroke, shape)
+        if _beside(stroke, shape) or not len(rows):
+            count["boxes_outside"] += 1
+            continue
+        count["boxes"] += 1
+        if vertices_outside(stroke, shape):
+            count["boxes_clipped"] += 1
+        label_HW[rows, columns] = IGNORED if stroke.class_id == IGNORED else UNLABELLED
+        drawn.append(stroke)
+    return label_HW, drawn
+
+
+def _beside(stroke: Stroke, shape: tuple[int, int]) -> bool:
+    """Whether a box lies beside the image, if only by its edge, which `pixels` takes for a thin polygon's."""
+    return any(max(at) <= 0 or min(at) >= side for at, side in zip((stroke.y, stroke.x), shape, strict=True))
