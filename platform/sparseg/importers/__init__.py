@@ -37,6 +37,8 @@ def import_dataset(
     num_classes: int | None = None,
     skip_bad: bool = False,
     store: str = "original",
+    tile_px: int = 0,
+    tile_overlap_px: int = 0,
     num_shards: int = 1,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -60,6 +62,8 @@ def import_dataset(
         num_classes=num_classes,
         skip_bad=skip_bad,
         store=store,
+        tile_px=tile_px,
+        tile_overlap_px=tile_overlap_px,
     )
     listed = _listed(root, settings)
     return import_source(listed, settings, str(out), num_shards=num_shards, workers=workers)
@@ -82,6 +86,7 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
     given = listed = None
     if layout == "shards" or isinstance(root, str):
         given = _checked(root, data)
+        _refuse_other_tiles(given, data)
         if not _to_derive(given, settings, data):
             print(f"dataset: {describe(given)}")
             return root
@@ -189,6 +194,17 @@ def _listed(root: Path, settings: Settings) -> Source:
 
 
 # ------------------------------------------------------------------------------------------- shards -> shards
+
+
+def _refuse_other_tiles(given: shards.Description, data: DataConfig) -> None:
+    asked = {"tile_px": data.tile_px, "tile_overlap_px": data.tile_overlap_px}
+    found = given.report.get("tiles")
+    if data.tile_px and asked != found:
+        how = "tiles of {tile_px} px, {tile_overlap_px} px overlap".format(**found) if found else "no tiles"
+        raise ValueError(
+            f"{given.source}: was imported with {how}, but data.tile_px={data.tile_px}, data.tile_overlap_px="
+            f"{data.tile_overlap_px}; tiles are cut at import: leave these out, or import the raw data again"
+        )
 
 
 def _to_derive(given: shards.Description, settings: Settings, data: DataConfig) -> bool:
