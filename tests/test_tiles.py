@@ -299,14 +299,17 @@ def test_an_image_that_is_named_as_a_tile_is_refused(tmp_path: Path) -> None:
         imported(root, tile_px=TILE)
 
 
-def test_large_images_are_taken_for_tiles_and_bombs_are_not() -> None:
+def test_large_images_are_taken_for_tiles_and_bombs_are_not(tmp_path: Path) -> None:
     large, bomb = png_header(10_000, 10_000), png_header(17_000, 17_000)
+    (tmp_path / "large.png").write_bytes(large)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="truncated"):
             shards.decode_image(large, shards.MAX_SCENE_PIXELS)
         with pytest.raises(ValueError, match=r"at most 268435456 \(16384x16384\) are decoded"):
             shards.decode_image(bomb, shards.MAX_SCENE_PIXELS)
+        with pytest.raises(ValueError, match="truncated"):
+            predict.read_image(tmp_path / "large.png")
     assert Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < 10_000**2
 
 
