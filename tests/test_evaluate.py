@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparseg import shards
-from sparseg.evaluate import TILES, check_views, evaluate, probabilities, window_starts
+from sparseg.evaluate import TILES, check_views, evaluate, probabilities
 from sparseg.metrics import Counts, confusion
+from sparseg.windows import window_starts
 
 K = 3
 

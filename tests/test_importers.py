@@ -17,6 +17,7 @@ from typing import Any
 import fixtures
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 from sparseg import importers, shards, sparsify
@@ -350,6 +351,14 @@ def test_wrong_point_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "points.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         importers.import_dataset("voc", root, tmp_path / "out", label_path=str(tmp_path / "points.json"))
+
+
+def test_a_recipe_of_raw_data_takes_what_was_imported(tmp_path: Path) -> None:
+    """`sparseg import folder`, then `trainers/folder.py` on its output, whose layout it names."""
+    tiny.dataset(tmp_path)
+    for layout in ("folder", "voc", "shards", "auto"):
+        data = DataConfig(root=str(tmp_path / "data"), layout=layout)  # type: ignore[arg-type]
+        assert importers.prepare(data, tmp_path / "runs") == tmp_path / "data"
 
 
 def test_kinds_that_a_layout_does_not_have(tmp_path: Path) -> None:

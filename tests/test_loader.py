@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fixtures
 import numpy as np
 import pytest
 import tiny
@@ -211,6 +212,20 @@ def test_kept_labels_are_fewer_and_present_follows_them(folder: Path, data: shar
     [again] = batches(data, tiny.config(folder, {"data.keep_labels": 0.01, "optim.batch_size": 7}), 7, 8)
     kept = {row: present for row, present in zip(batch.rows, batch.present_BK.tolist(), strict=True)}
     assert kept == {row: present for row, present in zip(again.rows, again.present_BK.tolist(), strict=True)}
+
+
+def test_kept_labels_leave_what_is_present_without_a_pixel(tmp_path: Path) -> None:
+    """A class clicked elsewhere in the scene that a tile is of may be in the tile, whatever is dropped."""
+    label = np.full((40, 40), UNLABELLED, np.uint8)
+    label[3, 4], label[30, 30] = 0, 1
+    rows = {"train": lambda: iter([{**fixtures.row("tile", label), "present": [1, 2]}])}
+    shards.write(tmp_path / "set", rows, tiny.NAMES)
+    split = shards.open(tmp_path / "set").splits["train"]
+    config = tiny.config(tmp_path, {"data.keep_labels": 0.5})
+    _, _, present_K, _ = loader.TrainingSamples(split, 3, config.data, 0)[0, 0]
+    assert present_K[2] and present_K[:2].sum() == 1
+    _, _, present_K, _ = loader.TrainingSamples(split, 3, tiny.config(tmp_path).data, 0)[0, 0]
+    assert present_K.tolist() == [True, True, True]
 
 
 def test_validation_gives_every_image_whole_once_in_order(data: shards.ShardedDataset) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparseg import loader, metrics
 from sparseg.metrics import Counts
 from sparseg.mixture import world_size
+from sparseg.windows import window_starts
 
 SMALLEST_PX = (
     64  # whoever takes images of any size pads smaller ones: the deepest map keeps at least two cells
@@ -80,11 +81,6 @@ def _view(model: nn.Module, image_B3HW: Tensor, window_px: int | None, stride_px
             count_HW[rows, columns] += 1
     assert total is not None
     return total.div_(count_HW)
-
-
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Starts of windows that cover [0, length) at most `stride` apart, the last flush with the end."""
-    return [*range(0, length - window, stride), length - window]
 
 
 def check_views(window_px: int | None, stride_px: int | None, scales: Sequence[float]) -> None:

@@ -107,13 +107,14 @@ class TrainingSamples(Dataset):
         mask = record.get("mask")
         source = mask if dense and mask is not None else record["label"]
         label = shards.decode_label(source["bytes"])
-        if data.keep_labels < 1:
-            label = sparsify.keep_labels(label, data.keep_labels, seed=data.label_seed, key=record["id"])
         present = np.zeros(self.num_classes, bool)
+        if not dense:
+            present[record["present"]] = True
+        if data.keep_labels < 1:
+            present[np.unique(label[label < UNLABELLED])] = False  # stays: what was known without a pixel
+            label = sparsify.keep_labels(label, data.keep_labels, seed=data.label_seed, key=record["id"])
         if data.keep_labels < 1 or dense:
             present[np.unique(label[label < UNLABELLED])] = True
-        else:
-            present[record["present"]] = True
         draws = (self.seed, epoch, row)
         try:
             image, label = transforms.augment(record["image"]["bytes"], label, data, draws, dense=dense)

@@ -235,7 +235,7 @@ def read_image(file: Path) -> Array:
     Raises ValueError naming the file if it is no image, or truncated.
     """
     try:
-        with Image.open(file) as image:
+        with shards.pillow_takes(shards.MAX_SCENE_PIXELS), Image.open(file) as image:
             image.load()
             if image.mode[0] in "IF":
                 values = np.asarray(image, dtype=np.float64)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sparseg import evaluate, model
 from sparseg.config import ModelConfig
+from sparseg.windows import window_starts
 
 NUM_CLASSES, WINDOW, STRIDE = 19, 256, 170
 
@@ -29,8 +30,8 @@ def plain(network: nn.Module, image_13HW: Tensor) -> Tensor:
     seen."""
     H, W = image_13HW.shape[2:]
     total, seen = torch.zeros(1, NUM_CLASSES, H, W), torch.zeros(H, W)
-    for top in evaluate.window_starts(H, WINDOW, STRIDE):
-        for left in evaluate.window_starts(W, WINDOW, STRIDE):
+    for top in window_starts(H, WINDOW, STRIDE):
+        for left in window_starts(W, WINDOW, STRIDE):
             window = image_13HW[:, :, top : top + WINDOW, left : left + WINDOW]
             network(window)  # its feature
             logits = network(window)[1]

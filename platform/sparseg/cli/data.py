@@ -64,6 +64,20 @@ def _add_import(commands: Any) -> None:
         help="fast: images that are no JPEG in lossless tiles, so that a crop decodes its own only; raw: "
         "3 bytes a pixel, no decoding",
     )
+    add.add_argument(
+        "--tile-px",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="cut larger images into tiles of this side (default 0: do not)",
+    )
+    add.add_argument(
+        "--tile-overlap-px",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="least overlap of neighbouring training tiles (default 0)",
+    )
     add.set_defaults(action=_import)
 
 
@@ -113,6 +127,8 @@ def _import(options: argparse.Namespace) -> None:
         num_classes=options.num_classes,
         skip_bad=options.skip_bad,
         store=options.store,
+        tile_px=options.tile_px,
+        tile_overlap_px=options.tile_overlap_px,
         num_shards=options.shards,
         workers=options.workers,
     )

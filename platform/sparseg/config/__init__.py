@@ -14,6 +14,7 @@ from sparseg.config.sections import (
     OptimConfig,
     ResourcesConfig,
     RunConfig,
+    check_tiles,
 )
 from sparseg.config.values import from_dict, load, to_dict, with_overrides
 
@@ -29,6 +30,7 @@ __all__ = [
     "OptimConfig",
     "ResourcesConfig",
     "RunConfig",
+    "check_tiles",
     "from_dict",
     "load",
     "to_dict",

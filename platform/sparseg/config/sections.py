@@ -17,11 +17,35 @@ PIXELLESS = ("tag", "box")
 """Values of data.label that name the classes of an image, but say of no pixel that it is an object's."""
 MAX_CLASSES = 250
 """Class ids are 0..K-1 with K at most this, so that they never meet a code."""
+LEAST_TILE_PX = 64
+"""Smaller tiles would be mostly border."""
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def check_tiles(tile_px: int, tile_overlap_px: int, label: str) -> None:
+    """Raise ValueError unless an import can cut images with such labels into such tiles (0 = it does not)."""
+    _require(
+        tile_px == 0 or label != "tag",
+        f"data.label=tag says of a whole image, not of its tiles, which classes it has, and data.tile_px is "
+        f"{tile_px}; leave that out, or cut the images before they are tagged",
+    )
+    _require(
+        tile_px == 0 or tile_px >= LEAST_TILE_PX,
+        f"data.tile_px must be 0 (off) or at least {LEAST_TILE_PX} pixels, got {tile_px}",
+    )
+    _require(
+        tile_px > 0 or tile_overlap_px == 0,
+        f"data.tile_overlap_px={tile_overlap_px} has no meaning without data.tile_px; set that, too",
+    )
+    _require(
+        0 <= tile_overlap_px <= tile_px // 2,
+        f"data.tile_overlap_px must be in 0..{tile_px // 2} (half of data.tile_px={tile_px}), got "
+        f"{tile_overlap_px}",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +85,12 @@ class DataConfig:
     store: Literal["original", "fast", "raw"] = "original"
     """What an import keeps of the images: the files' own bytes; `fast`, which turns what is no JPEG into
     lossless tiles of which a crop decodes its own only; or `raw`: 3 bytes a pixel, nothing to decode."""
+    tile_px: int = 0
+    """Side of the tiles that an import cuts larger images into, pixels; 0 = off. `random_pixels` and
+    `clicks_per_class` are then drawn in every tile."""
+    tile_overlap_px: int = 0
+    """Least overlap of neighbouring training tiles, pixels, at most half a tile; tiles of other splits never
+    overlap."""
     keep_labels: float = 1.0
     """Share of the clicks and strokes of every image that is kept, in (0, 1]; nested: less is a subset of
     more."""
@@ -131,6 +161,7 @@ class DataConfig:
             self.train_split != self.val_split,
             f"data.train_split and data.val_split are both {self.val_split!r}",
         )
+        check_tiles(self.tile_px, self.tile_overlap_px, self.label)
         _require(self.stroke_px >= 1, f"data.stroke_px must be >= 1, got {self.stroke_px}")
 
 

@@ -37,6 +37,8 @@ def import_dataset(
     num_classes: int | None = None,
     skip_bad: bool = False,
     store: str = "original",
+    tile_px: int = 0,
+    tile_overlap_px: int = 0,
     num_shards: int = 1,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -60,6 +62,8 @@ def import_dataset(
         num_classes=num_classes,
         skip_bad=skip_bad,
         store=store,
+        tile_px=tile_px,
+        tile_overlap_px=tile_overlap_px,
     )
     listed = _listed(root, settings)
     return import_source(listed, settings, str(out), num_shards=num_shards, workers=workers)
@@ -74,14 +78,16 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
     """
     start_s = time.perf_counter()
     root = _url(data) if shards.is_url(data.root) else _root(data.root)
-    layout: str = data.layout
-    if layout == "auto":
-        is_imported = isinstance(root, str) or shards.is_dataset(root)
-        layout = "shards" if is_imported else layouts.detect(Path(root))
+    layout: str = data.layout  # of raw data: recipes name theirs, whether or not it was imported before
+    if isinstance(root, str) or shards.is_dataset(root):
+        layout = "shards"
+    elif layout == "auto":
+        layout = layouts.detect(root)
     settings = settings_of(data, layout)
     given = listed = None
     if layout == "shards" or isinstance(root, str):
         given = _checked(root, data)
+        _refuse_other_tiles(given, data)
         if not _to_derive(given, settings, data):
             print(f"dataset: {describe(given)}")
             return root
@@ -119,11 +125,6 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
 
 def _url(data: DataConfig) -> str:
     """data.root, if all that this needs is in the configuration."""
-    if data.layout not in ("auto", "shards"):
-        raise ValueError(
-            f"data.layout={data.layout} is read from a local folder only, data.root is {data.root}; import "
-            "it with `sparseg import`, copy the imported folder there, and leave out --data.layout"
-        )
     if data.shards and shards.is_url(data.shards):
         raise ValueError(f"data.shards must be a local folder, got {data.shards}")
     return data.root.rstrip("/")
@@ -189,6 +190,17 @@ def _listed(root: Path, settings: Settings) -> Source:
 
 
 # ------------------------------------------------------------------------------------------- shards -> shards
+
+
+def _refuse_other_tiles(given: shards.Description, data: DataConfig) -> None:
+    asked = {"tile_px": data.tile_px, "tile_overlap_px": data.tile_overlap_px}
+    found = given.report.get("tiles")
+    if data.tile_px and asked != found:
+        how = "tiles of {tile_px} px, {tile_overlap_px} px overlap".format(**found) if found else "no tiles"
+        raise ValueError(
+            f"{given.source}: was imported with {how}, but data.tile_px={data.tile_px}, data.tile_overlap_px="
+            f"{data.tile_overlap_px}; tiles are cut at import: leave these out, or import the raw data again"
+        )
 
 
 def _to_derive(given: shards.Description, settings: Settings, data: DataConfig) -> bool:

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sparseg import shards
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.importers.files import some
 from sparseg.importers.source import Settings, SparseRule
 
 Annotation = tuple[np.ndarray, list[dict[str, Any]]]
 """Label (H, W) uint8 with codes, and the strokes that it was drawn from."""
+
+
+COUNTED_AT_ONCE = 2**20  # pixels
 
 
 class BadFileError(ValueError):
@@ -31,8 +35,9 @@ def read_raw(file: Path) -> np.ndarray:
     Raises BadFileError if it is unreadable, ValueError if it is no map of values 0..255.
     """
     try:
-        image = Image.open(io.BytesIO(file.read_bytes()))
-        image.load()
+        with shards.pillow_takes(shards.MAX_SCENE_PIXELS):
+            image = Image.open(io.BytesIO(file.read_bytes()))
+            image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise BadFileError(f"{file}: unreadable or truncated label ({error})".replace("\n", " ")) from error
     if image.mode not in ("P", "L", "1", "I", "I;16"):
@@ -48,6 +53,16 @@ def read_raw(file: Path) -> np.ndarray:
             )
         array = array.astype(np.uint8)
     return array
+
+
+def value_counts(array_HW: np.ndarray) -> np.ndarray:
+    """How many pixels of a uint8 map have each value, (256,) int64; numpy would copy it to eight times its
+    size."""
+    count_256 = np.zeros(256, dtype=np.int64)
+    rows_at_once = max(1, COUNTED_AT_ONCE // max(1, array_HW.shape[1]))
+    for top in range(0, len(array_HW), rows_at_once):
+        count_256 += np.bincount(array_HW[top : top + rows_at_once].ravel(), minlength=256)
+    return count_256
 
 
 def converter(table: dict[int, int], hint: str) -> Callable[[Path], np.ndarray]:
@@ -70,16 +85,17 @@ def converter(table: dict[int, int], hint: str) -> Callable[[Path], np.ndarray]:
 
     def read(file: Path) -> np.ndarray:
         raw_HW = read_raw(file)
-        values = np.flatnonzero(np.bincount(raw_HW.ravel(), minlength=256))
+        count_256 = value_counts(raw_HW)
+        values = np.flatnonzero(count_256)
         wrong = values[code_256[values] < 0]
         if len(wrong):
-            counts = np.bincount(raw_HW.ravel(), minlength=256)[wrong]
+            counts = count_256[wrong]
             raise ValueError(
                 f"{file}: values {some(wrong, 8)} ({counts.sum()} pixels) are neither a class nor a "
                 "declared code; "
                 f"allowed: {allowed}; {hint}"
             )
-        return code_256[raw_HW].astype(np.uint8)
+        return code_256.astype(np.uint8)[raw_HW]
 
     return read
 
@@ -96,7 +112,7 @@ def sparse_encoding(
     count_256 = np.zeros(256, dtype=np.int64)
     for file in files:
         try:
-            count_256 += np.bincount(read_raw(file).ravel(), minlength=256)
+            count_256 += value_counts(read_raw(file))
         except BadFileError:
             if not settings.skip_bad:
                 raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import shards
-from sparseg.importers import layouts
+from sparseg.importers import layouts, tiles
 from sparseg.importers.rows import Summary, annotator, rows
 from sparseg.importers.source import Item, Settings, Source, fingerprint
 from sparseg.importers.weak import present
@@ -39,8 +39,13 @@ def import_source(
     }
     shards.refuse_taken(out)  # before the label files are read, which may take a while
     _refuse_equal_ids(source)
+    if settings.tile_px:
+        report["tiles"] = {name: getattr(settings, name) for name in ("tile_px", "tile_overlap_px")}
+        _refuse_ids_of_tiles(source)
     found: dict[str, Any] = {}
     annotator(source, settings, report, found)
+    if settings.tile_px and settings.drawn:
+        report["encoding"] += f"; each tile of {settings.tile_px} px is an image of its own"
     palette = layouts.PALETTES.get(settings.layout)
     if palette is not None and len(palette) != len(source.names):
         palette = None
@@ -56,8 +61,18 @@ def import_source(
         palette=palette,
         num_shards=num_shards,
         workers=workers,
+        part_items=tiles.PART_ITEMS if settings.tile_px else None,
     )
     return report
+
+
+def _refuse_ids_of_tiles(source: Source) -> None:
+    for split, items in source.splits.items():
+        if pair := tiles.colliding(item.id for item in items):
+            raise ValueError(
+                f"{source.root}, split {split!r}: image {pair[1]} is named as a tile of image {pair[0]} "
+                "would be; rename one"
+            )
 
 
 def _refuse_equal_ids(source: Source) -> None:
@@ -87,6 +102,11 @@ def _summarise(source: Source, settings: Settings, report: dict[str, Any], parts
     """Fill in the report's counts; refuse sparse labels where dense ones are needed."""
     totals = _merged(parts, list(source.splits), len(source.names), report)
     for split, total in totals.items():
+        if not total.rows and total.extra["tiles_left_out"]:
+            raise ValueError(
+                f"{source.root}: none of the {total.extra['tiles_left_out']} tiles of split {split!r} has a "
+                "labelled pixel; correct the labels, or the value that means unlabelled"
+            )
         if source.dense_is_labels and (split != "train" or settings.label == "full" or settings.drawn):
             share = total.counts["labelled"] / max(1, sum(total.counts.values()))
             if total.rows and share < 0.5:

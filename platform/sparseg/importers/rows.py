@@ -11,6 +11,7 @@ import numpy as np
 
 from sparseg import shards
 from sparseg.config import IGNORED, UNLABELLED
+from sparseg.importers import tiles
 from sparseg.importers.annotation import (
     Annotation,
     BadFileError,
@@ -133,12 +134,14 @@ def rows(
     refused: list[dict[str, str]] = []
     for item in items:
         try:
-            image, shape = _read_image(item.image, settings.store)
+            data, image_HW3 = _read_image(item.image, settings)
+            shape = image_HW3.shape[:2]
+            is_cut = tiles.is_cut(shape, settings, is_train=split == "train")
             mask = None if item.mask is None else read_dense(item.mask)
             _same_size(mask, shape, item.mask, item.image)
             strokes: list[dict[str, Any]] = []
             label = mask
-            if split == "train":
+            if split == "train" and not (is_cut and settings.drawn):
                 label, strokes = annotate(item, mask, shape, total.extra)
                 _same_size(label, shape, item.label, item.image)
         except BadFileError as error:
@@ -150,10 +153,8 @@ def rows(
             continue
         assert label is not None
         known = present(settings.label, strokes)
-        total.add(label, known)
-        yield {
+        row: shards.Row = {
             "id": item.id,
-            "image": image,
             "label": label,
             "mask": mask if split == "train" else None,
             "height": shape[0],
@@ -161,26 +162,35 @@ def rows(
             "strokes": strokes,
             "present": known,
         }
+        if is_cut:
+            for tile in tiles.cut(row, image_HW3, settings, total.extra, is_train=split == "train"):
+                total.add(tile["label"], known)
+                yield tile
+            continue
+        total.add(label, known)
+        yield {**row, "image": _stored(data, image_HW3, settings.store)}
     facts |= {"summary": total.state(), "refused": refused}
 
 
-def _read_image(file: Path, store: str) -> tuple[bytes, tuple[int, int]]:
-    """The bytes to store, and (height, width).
-
-    With `fast` a JPEG stays one: lossless tiles would be several times larger and decode no faster.
-    """
+def _read_image(file: Path, settings: Settings) -> tuple[bytes, np.ndarray]:
+    """The file's bytes, and its pixels (H, W, 3)."""
+    max_pixels = shards.MAX_SCENE_PIXELS if settings.tile_px else shards.MAX_PIXELS
     try:
         data = file.read_bytes()
-        image_HW3 = shards.decode_image(data)
+        return data, shards.decode_image(data, max_pixels)
     except OSError as error:
         raise BadFileError(f"{file}: unreadable image ({error.strerror})") from error
     except ValueError as error:
         raise BadFileError(f"{file}: {error}") from error
+
+
+def _stored(data: bytes, image_HW3: np.ndarray, store: str) -> bytes:
+    """With `fast` a JPEG stays one: lossless tiles would be several times larger and decode no faster."""
     if store == "raw":
-        data = shards.encode_raw(image_HW3)
-    elif store == "fast" and not data.startswith(JPEG_SIGNATURE):
-        data = shards.encode_fast(image_HW3)
-    return data, image_HW3.shape[:2]
+        return shards.encode_raw(image_HW3)
+    if store == "fast" and not data.startswith(JPEG_SIGNATURE):
+        return shards.encode_fast(image_HW3)
+    return data
 
 
 class Summary:

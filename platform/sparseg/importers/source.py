@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import shards, sparsify
-from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, DataConfig
+from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, DataConfig, check_tiles
 from sparseg.importers.files import label_files, nearest, read_lines, some
 
 READ_KINDS = ("point", "scribble", "clicks", "block", *PIXELLESS)
@@ -40,8 +40,13 @@ class Settings:
     num_classes: int | None = None
     skip_bad: bool = False
     store: str = "original"
+    tile_px: int = 0
+    tile_overlap_px: int = 0
     recipe: sparsify.Recipe | None = None
     """Of `sparseg sparsify`; runs name random_pixels or clicks_per_class instead."""
+
+    def __post_init__(self) -> None:
+        check_tiles(self.tile_px, self.tile_overlap_px, self.label)
 
     @property
     def drawn(self) -> bool:
@@ -270,7 +275,8 @@ def fingerprint(source: Source, settings: Settings) -> str:
     for file in [*files, *source.point_files]:
         stat = file.stat() if file is not None and file.exists() else None
         facts.append([str(file), stat and stat.st_size, stat and stat.st_mtime_ns])
-    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name != "num_classes"}
+    left_out = {"num_classes"} if settings.tile_px else {"num_classes", "tile_px", "tile_overlap_px"}
+    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name not in left_out}
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}
     text = json.dumps([shards.VERSION, asked, str(source.root.resolve()), source.names, ids, facts])
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -128,6 +128,14 @@ def stored(strokes: Iterable[Stroke]) -> list[dict[str, Any]]:
     ]
 
 
+def restored(stroke: dict[str, Any]) -> Stroke:
+    """The stroke of an entry of the column `strokes`."""
+    kind: Literal["point", "line", "polygon"] = "point" if len(stroke["y"]) == 1 else "line"
+    if not stroke["width"]:
+        kind = "polygon"
+    return Stroke(stroke["class"], kind, tuple(stroke["y"]), tuple(stroke["x"]), stroke["width"] or 1.0)
+
+
 # ------------------------------------------------------------------------------------------------ rasterising
 
 

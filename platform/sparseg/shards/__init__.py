@@ -1,6 +1,15 @@
 """A dataset as a folder of Arrow shards that Hugging Face `datasets` opens: write, open, decode."""
 
-from sparseg.shards.codec import Colour, decode_image, decode_label, default_palette, encode_label
+from sparseg.shards.codec import (
+    MAX_PIXELS,
+    MAX_SCENE_PIXELS,
+    Colour,
+    decode_image,
+    decode_label,
+    default_palette,
+    encode_label,
+    pillow_takes,
+)
 from sparseg.shards.engine import Facts, build, refuse_taken
 from sparseg.shards.manifest import checksum
 from sparseg.shards.parts import Row
@@ -22,6 +31,8 @@ from sparseg.shards.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
     "MANIFEST",
+    "MAX_PIXELS",
+    "MAX_SCENE_PIXELS",
     "VERSION",
     "Colour",
     "DatasetExistsError",
@@ -47,6 +58,7 @@ __all__ = [
     "labelled_pixels",
     "make_folder",
     "open",
+    "pillow_takes",
     "read_manifest",
     "refuse_taken",
     "write",

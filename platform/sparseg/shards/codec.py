@@ -2,9 +2,10 @@
 
 Taken as they are: 8-bit RGB.  Converted: grey, 1-bit and palette (three equal channels, or the palette's
 colours); RGBA, grey + alpha and transparent palettes if every pixel is opaque; 16-bit grey (value / 257,
-rounded, so that 0..65535 becomes 0..255); 16-bit RGB (its high byte, which is what Pillow reads).  Of a
-file with several frames, the first.  Refused, with the remedy: see-through pixels, CMYK, 32-bit and
-floating-point values, TIFFs of other bands, no pixels, more than MAX_PIXELS.  The name's ending counts for
+rounded, so that 0..65535 becomes 0..255); 16-bit RGB (its high byte, which is what Pillow reads) of a PNG.
+Of a file with several frames, the first.  Refused, with the remedy: see-through pixels, CMYK, 32-bit and
+floating-point values, TIFFs of other bands or with several of 16 bits (satellites use a few hundredths of
+that range), no pixels, more than MAX_PIXELS.  The name's ending counts for
 nothing, the content decides.  EXIF orientation is not applied: the image stays as it is stored, for its
 labels were drawn on some reader's idea of it; the importer compares the sizes and says when a rotation may
 be the reason.
@@ -12,18 +13,26 @@ be the reason.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES
 
 from sparseg.config import MAX_CLASSES, UNLABELLED
 
 UNLABELLED_COLOUR, IGNORED_COLOUR = (40, 40, 40), (224, 224, 192)
 MAX_PIXELS = 2**26
 """Largest width x height that is decoded (8192 x 8192): a file of a few kB can ask for gigabytes."""
+MAX_SCENE_PIXELS = 2**28
+"""The same for an image that an import cuts into tiles (16384 x 16384): 3 bytes a pixel, and 4 in Pillow."""
+THREE_BANDS = "gdal_translate -of PNG -ot Byte -scale -b 1 -b 2 -b 3 IN OUT"
+ALPHA = (1, 2)  # in a TIFF's ExtraSamples: the band beyond red, green and blue is one
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -103,44 +112,86 @@ def _plain_png(data: bytes) -> np.ndarray | None:
 # ----------------------------------------------------------------------------------------------------- images
 
 
-def load(data: bytes, what: str = "image", formats: tuple[str, ...] = IMAGE_FORMATS) -> Image.Image:
+@contextlib.contextmanager
+def pillow_takes(max_pixels: int) -> Iterator[None]:
+    """Within, in the whole process: Pillow neither warns of nor refuses images of up to `max_pixels`."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None if before is None else max(before, max_pixels)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def load(
+    data: bytes,
+    what: str = "image",
+    formats: tuple[str, ...] = IMAGE_FORMATS,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Encoded bytes -> decoded Pillow image of any mode.
 
-    Raises ValueError if the bytes are none of `formats`, are damaged, hold no pixels or more than MAX_PIXELS.
+    Raises ValueError if the bytes are none of `formats`, are damaged, are a TIFF of other bands than those
+    at the head of this file, hold no pixels or more than max_pixels.
     """
+    if max_pixels > MAX_PIXELS:
+        with pillow_takes(max_pixels):
+            image = _load(data, what, formats, max_pixels)
+    else:  # Pillow's own limit is higher, and threads that load would undo each other's
+        image = _load(data, what, formats, max_pixels)
+    if not image.width * image.height:
+        size = f"{image.width}x{image.height}"
+        raise ValueError(f"{what} of {size} pixels is empty; leave it out or export it again")
+    if image.format == "TIFF" and formats is IMAGE_FORMATS and image.mode in ("RGB", "RGBA"):
+        _refuse_bands(image, what)
+    return image
+
+
+def _load(data: bytes, what: str, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
     Image.init()  # registers the formats, once; a Pillow built without one of them lacks it
     formats = tuple(name for name in formats if name in Image.OPEN)
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
         width, height = image.size
-        too_large = width * height > MAX_PIXELS
+        too_large = width * height > max_pixels
         if not too_large:
             image.load()
     except Image.UnidentifiedImageError as error:
         reason = f"{len(data)} bytes that begin with {bytes(data[:8])!r}: none of {', '.join(formats)}"
         if data[:4] in (b"II*\0", b"MM\0*"):
             reason = (
-                "a TIFF of a kind that Pillow does not read; convert it, choosing three bands: "
-                "gdal_translate -of PNG -ot Byte -scale -b 1 -b 2 -b 3 IN OUT"
+                f"a TIFF of a kind that Pillow does not read; convert it, choosing three bands: {THREE_BANDS}"
             )
         raise ValueError(f"unreadable or truncated {what} ({reason})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(_too_large(what, "more")) from error
+        raise ValueError(_too_large(what, "more", max_pixels)) from error
     except Exception as error:  # damaged bytes make Pillow's readers raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"unreadable or truncated {what} ({reason})") from error
     if too_large:
-        raise ValueError(_too_large(what, f"{width}x{height}"))
-    if not width * height:
-        raise ValueError(f"{what} of {width}x{height} pixels is empty; leave it out or export it again")
+        raise ValueError(_too_large(what, f"{width}x{height}", max_pixels))
     return image
 
 
-def _too_large(what: str, found: str) -> str:
+def _too_large(what: str, found: str, max_pixels: int) -> str:
+    side = math.isqrt(max_pixels)
+    remedy = "" if max_pixels > MAX_PIXELS else ": import it with --tile-px 1024"
     return (
-        f"{what} is taken for a decompression bomb: {found} pixels, at most {MAX_PIXELS} (8192x8192) are "
-        "decoded; cut it into tiles"
+        f"{what} is taken for a decompression bomb: {found} pixels, at most {max_pixels} ({side}x{side}) are "
+        f"decoded; cut it into tiles{remedy}"
     )
+
+
+def _refuse_bands(image: Image.Image, what: str) -> None:
+    """Pillow takes the first three of several bands, and their high bytes, without a word."""
+    bits = image.tag_v2.get(BITSPERSAMPLE, (1,))  # type: ignore[attr-defined]
+    extra = image.tag_v2.get(EXTRASAMPLES, ())  # type: ignore[attr-defined]
+    wide = len(bits) > 1 and max(bits) > 8
+    if wide or (len(bits) > 3 and (len(bits) > 4 or not set(extra) & set(ALPHA))):
+        raise ValueError(
+            f"{what} is a TIFF of {len(bits)} bands of {max(bits)} bits; of TIFFs with several bands only "
+            f"8-bit red, green, blue are taken; choose three bands: {THREE_BANDS}"
+        )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -165,9 +216,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Encoded bytes -> (H, W, 3) uint8 RGB by the rules at the head of this file, not writable.
 
     Raises ValueError for the kinds that are refused, and if the data are damaged.
     """
-    return np.asarray(as_rgb(load(data)))
+    return np.asarray(as_rgb(load(data, max_pixels=max_pixels)))

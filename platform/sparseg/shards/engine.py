@@ -36,14 +36,16 @@ def build(
     palette: list[Colour] | None = None,
     num_shards: int = 1,
     workers: int | None = None,
+    part_items: int | None = None,
 ) -> None:
     """Write a dataset from listed items into a folder or to a URL; interrupted, the next call goes on.
 
     `splits` are the items in order; `open_reader()`, called once a process and picklable, gives the function
-    that turns some of them into rows.  What is finished lies in a hidden sibling of `out` (for a URL: in
-    ~/.cache/sparseg) and is taken again by a call with the same `fingerprint`, which must change with
-    everything that the rows depend on.  `summarise` is given the readers' facts, fills in the `report` and
-    may raise.  `workers` as in pool.make_parts.  The result depends neither on workers nor on interruptions.
+    that turns some of them into rows.  What is finished, in parts of `part_items` items (default:
+    parts.PART_ITEMS), lies in a hidden sibling of `out` (for a URL: in ~/.cache/sparseg) and is taken again
+    by a call with the same `fingerprint`, which must change with everything that the rows depend on, and with
+    `part_items`.  `summarise` is given the readers' facts, fills in the `report` and may raise.  `workers` as
+    in pool.make_parts.  The result depends neither on workers nor on interruptions.
 
     Raises DatasetExistsError if the destination is taken, ValueError for bad rows or where nothing can be
     written, OSError for a full disk, RuntimeError for an upload that fails again and again.
@@ -54,7 +56,7 @@ def build(
     with sole_writer(place, lambda: _is_taken(out), suffix, shown=out) as folder, _naming_full_disk(out):
         if is_url(out):
             upload.announce(out, fingerprint)
-        parts = _import_parts(splits, Job(open_reader, folder, form), workers)
+        parts = _import_parts(cut_into_parts(splits, part_items), Job(open_reader, folder, form), workers)
         summarise((part.split, read_summary(folder, part.name)["facts"]) for part in parts)
         part_names = {split: [part.name for part in parts if part.split == split] for split in splits}
         if is_url(out):
@@ -74,9 +76,8 @@ def _is_taken(out: str) -> bool:
     return upload.exists(out, MANIFEST) if is_url(out) else Path(out).exists()
 
 
-def _import_parts(splits: Mapping[str, Sequence[Any]], job: Job, workers: int | None) -> list[Part]:
-    """Make those parts of the splits that are not finished yet -> all of them."""
-    parts = cut_into_parts(splits)
+def _import_parts(parts: list[Part], job: Job, workers: int | None) -> list[Part]:
+    """Make those parts that are not finished yet -> all of them."""
     missing = [part for part in parts if not is_finished(job.folder, part)]
     total = sum(len(part.items) for part in parts)
     done = total - sum(len(part.items) for part in missing)

@@ -46,12 +46,13 @@ class Part:
         return f"{self.split}-{self.number:06d}"
 
 
-def cut_into_parts(splits: Mapping[str, Sequence[Any]]) -> list[Part]:
-    """PART_ITEMS items each, in listed order."""
+def cut_into_parts(splits: Mapping[str, Sequence[Any]], part_items: int | None = None) -> list[Part]:
+    """`part_items` items each (default PART_ITEMS), in listed order."""
+    size = part_items or PART_ITEMS
     return [
-        Part(split, start // PART_ITEMS, items[start : start + PART_ITEMS])
+        Part(split, start // size, items[start : start + size])
         for split, items in splits.items()
-        for start in range(0, len(items), PART_ITEMS)
+        for start in range(0, len(items), size)
     ]
 
 
