@@ -78,7 +78,8 @@ class _Filter(torch.autograd.Function):
 
 def smooth(feature_BDhw: Tensor) -> Tensor:
     """(B, D, h, w) -> the same, filtered; a grid of a single cell stays as it is."""
-    if feature_BDhw.shape[2] == feature_BDhw.shape[3] == 1:
+    _, _, h, w = feature_BDhw.shape
+    if h == 1 and w == 1:
         return feature_BDhw
     if feature_BDhw.requires_grad:
         result: Tensor = _Filter.apply(feature_BDhw)
