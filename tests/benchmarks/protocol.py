@@ -36,7 +36,8 @@ METHODS = {
     "agmm published": "--loss.method agmm --loss.variance published",
     "agmm adaptive": "--loss.method agmm --loss.variance adaptive",
     "agmm no L_absent": "--loss.method agmm --loss.variance adaptive --loss.absent-weight 0",
-    "agmm-em": "--loss.method agmm-em --loss.warmup-epochs 5",
+    "agmm-em": "--loss.method agmm-em --loss.warmup-epochs 5 --loss.mix-weight 0.3 --loss.label-weight 0.1 "
+    "--loss.sep-weight 0.1 --loss.absent-weight 0",
     "tel": "--loss.method tel",
     "agmm+tel": "--loss.method agmm+tel --loss.variance adaptive",
     "gated-crf": "--loss.method gated-crf",
