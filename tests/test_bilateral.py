@@ -69,6 +69,21 @@ def test_regions_become_smooth_and_their_edge_stays() -> None:
     assert (smooth[..., 8] - smooth[..., 7]).mean() > 5.5
 
 
+def test_cells_unlike_all_others_have_a_mean_and_a_gradient() -> None:
+    feature = (1e4 * features(1, 2, 4, 5)).requires_grad_()
+    smooth = bilateral.smooth(feature)
+    (gradient,) = torch.autograd.grad(smooth.square().sum(), feature)
+    assert smooth.isfinite().all() and gradient.isfinite().all() and gradient.any()
+
+
+def test_half_precision_loses_no_more_than_its_rounding() -> None:
+    feature = features(1, 16, 12, 12).float()
+    found = bilateral.smooth(feature.bfloat16())
+    assert found.dtype == torch.bfloat16
+    exact = bilateral.smooth(feature.bfloat16().float())
+    torch.testing.assert_close(found.float(), exact, rtol=2**-8, atol=1e-6)
+
+
 def test_the_backward_pass_keeps_two_features() -> None:
     kept: list[Tensor] = []
     feature = features(1, 4, 12, 12).requires_grad_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from loss_batches import Batch, check_close, evaluate, make_batch
 from torch import Tensor
 
-from sparseg import losses, train
+from sparseg import checkpoint, losses, train
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.mixture import MIXING_STEPS, Memory
 
@@ -136,9 +137,9 @@ def test_memory_and_terms_equal_loops(seed: int) -> None:
     mix = label = pixels = 0.0
     for image in images:
         r = image.expect(centroid_KD)
-        sure_hw = torch.stack([r[k] for k in image.classes]).amax(0) >= EM.em_confidence
+        sure_hw = (torch.stack([r[k] for k in image.classes]).amax(0) >= EM.em_confidence) * image.valid_hw
         scale = 2 * EM.bandwidth**2 * image.variance(centroid_KD) + 1e-6
-        log_KHW = {k: image.up(-image.d2(centroid_KD[k]) / scale) for k in image.classes}
+        log_KHW = {k: image.up(-image.d2(centroid_KD[k]) * image.valid_hw / scale) for k in image.classes}
         total_HW = torch.logsumexp(torch.stack(list(log_KHW.values())), 0)
         for k in image.classes:
             cost_HW = torch.log(image.p_KHW[k] + 1e-6) * image.up(r[k] * sure_hw)
@@ -186,6 +187,17 @@ def test_label_draws_features_to_their_centroid() -> None:
     assert found == sorted(found, reverse=True) and found[-1] < 0.99 * found[0]
 
 
+def test_a_label_whose_cells_are_all_ignored_weighs_no_more_than_others() -> None:
+    """sigma is 0 there."""
+    batch = batch_of(1)
+    label_BHW = torch.full_like(batch.label, IGNORED)
+    label_BHW[:, 1, 1] = 0  # a pixel that down-sampling does not meet
+    present_BK = torch.ones_like(batch.present)
+    sliver = dataclasses.replace(batch, label=label_BHW, present=present_BK)
+    terms, gradient, _ = evaluate(losses.objective, sliver, EM, memory=filled())
+    assert 0 < float(terms["label"]) < 10 and not gradient.isnan().any() and gradient.abs().max() < 1
+
+
 @pytest.mark.parametrize("code", [UNLABELLED, IGNORED])
 def test_nothing_to_learn_from_is_finite(code: int) -> None:
     batch = batch_of(1)
@@ -208,8 +220,13 @@ def test_a_run_keeps_its_memory_and_resumes(tmp_path: Path) -> None:
     asked: list[int] = []
     train.run(parts, should_stop=lambda: asked.append(1) or len(asked) == 3)  # type: ignore[func-returns-value]
     assert train.run(parts) == expected
-    line = (parts.folder / "metrics.jsonl").read_text()
-    assert '"mix": ' in line and '"mix": 0.0,' not in line.splitlines()[-2]
+    states = [checkpoint.load_state(checkpoint.all_of(run.folder)[-1]) for run in (whole, parts)]
+    for name, value in states[0][0].items():
+        assert torch.equal(states[1][0][name], value), name
+    for name, value in states[0][1]["memory"].items():
+        assert value.any() and torch.equal(states[1][1]["memory"][name], value), name
+    terms = [json.loads(line) for line in (parts.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["mix"] > 0 for line in terms if line["kind"] == "train")
 
 
 def on_ranks(rank: int, world: int, folder: str) -> dict[str, Any]:

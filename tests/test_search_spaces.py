@@ -69,6 +69,12 @@ def test_a_search_that_would_change_nothing_is_refused(
         parse(path, *args)
 
 
+def test_a_grid_of_networks_that_cannot_be_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    text = "SPACE = {'data.crop_px': choice(256, 64)}\nSAMPLER = 'grid'"
+    with pytest.raises(ValueError, match=r"aspp_dilations \(.*\) reach past data.crop_px=64"):
+        parse(space_file(tmp_path, text))
+
+
 def test_label_sparsity_is_a_grid_that_finishes_one_seed_before_the_next() -> None:
     found = parse(ROOT / "search_spaces" / "label_sparsity.py")
     assert (found.sampler, found.scheduler, found.trials) == ("grid", "none", 30)
@@ -123,12 +129,12 @@ def test_missing_space_is_named(tmp_path: Path) -> None:
 def test_grid_steps_through_integers(tmp_path: Path) -> None:
     path = space_file(
         tmp_path,
-        "SPACE = {'optim.epochs': integers(10, 30, step=10), 'model.multi_grid': choice(True, False)}",
+        "SPACE = {'optim.epochs': integers(10, 30, step=10), 'model.separable': choice(True, False)}",
     )
     grid = parse(path, "--sampler", "grid", "--loss.method", "agmm").grid
     assert grid is not None
     assert [tuple(point.values()) for point in grid] == [
-        (epochs, multi_grid) for epochs in (10, 20, 30) for multi_grid in (True, False)
+        (epochs, separable) for epochs in (10, 20, 30) for separable in (True, False)
     ]
 
 

@@ -149,6 +149,19 @@ def test_other_settings_are_refused_and_named(make: Callable[..., sweep.Sweep]) 
         refuse_other_sweep(make(space='SPACE = {"model.multi_grid": choice(True, False)}'))
 
 
+def test_a_sweep_from_before_a_field_existed_goes_on(make: Callable[..., sweep.Sweep]) -> None:
+    """As with --loss.em-steps at its default; another value is another sweep."""
+    found = make()
+    refuse_other_sweep(found)
+    saved = json.loads((found.folder / "sweep.json").read_text())
+    del saved["loss.em_steps"]
+    (found.folder / "sweep.json").write_text(json.dumps(saved))
+    refuse_other_sweep(found)
+    (found.folder / "sweep.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"a sweep with loss.em_steps=1, this one has 4"):
+        refuse_other_sweep(make("--loss.em-steps", "4"))
+
+
 def test_a_run_is_no_place_for_a_sweep(make: Callable[..., sweep.Sweep]) -> None:
     found = make()
     (found.folder / "metrics.jsonl").touch()

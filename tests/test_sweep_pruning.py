@@ -95,6 +95,43 @@ def test_resumed_run_may_repeat_a_report(
     assert not [warning for warning in recwarn if "already reported" in str(warning.message)]
 
 
+def test_who_resumes_is_not_judged_again(make: Callable[..., sweep.Sweep]) -> None:
+    """It passed its rung; trials that came there since must not count when it repeats the step."""
+    found = make()
+    search, study = search_of(found)
+    search.suggest("first"), search.suggest("second")
+    assert not search.stop("first", report(1, 0.5))
+    assert search.stop("second", report(1, 0.5))
+    search.on_trial_complete("second", report(1, 0.5))
+    search, study = search_of(found)  # the driver was killed; the first goes on from its checkpoint
+    search.suggest("again")
+    assert not search.stop("again", report(1, 0.5))
+    assert study.trials[0].state is TrialState.RUNNING
+
+
+def test_a_verdict_outlives_the_driver(make: Callable[..., sweep.Sweep]) -> None:
+    found = make()
+    search, _ = search_of(found)
+    search.suggest("first"), search.suggest("second")
+    assert not search.stop("first", report(1, 0.5)) and search.stop("second", report(1, 0.1))
+    search, study = search_of(found)  # killed before the study was told
+    search.suggest("first again"), search.suggest("second again")
+    assert not search.stop("first again", report(2, 0.5)) and search.stop("second again", report(2, 0.9))
+    search.on_trial_complete("second again", report(2, 0.9))
+    assert study.trials[1].state is TrialState.PRUNED
+
+
+def test_seeds_that_ended_before_the_driver_did_still_count(make: Callable[..., sweep.Sweep]) -> None:
+    found = make("--seeds", "0", "1")
+    search, _ = search_of(found)
+    search.suggest("a")
+    search.stop("a", report(9, 0.6, seed=0))
+    search, study = search_of(found)
+    search.suggest("a again")
+    search.stop("a again", report(1, 0.3, seed=1))
+    assert study.trials[0].intermediate_values[10] == pytest.approx(0.45)
+
+
 WARM = 'from sparseg.sweep import uniform\nSPACE = {"loss.warmup_epochs": uniform(0, 6)}'
 
 

@@ -71,7 +71,9 @@ def test_loss_goes_down_and_the_run_leaves_its_files(folder: Path, tmp_path: Pat
     assert json.loads((config.folder / "iou.json").read_text())["miou"] == result["miou"]
 
 
-@pytest.mark.parametrize(("method", "off"), [("agmm+tel", {"pairwise"}), ("agmm+gated-crf", {"tree"})])
+@pytest.mark.parametrize(
+    ("method", "off"), [("agmm+tel", {"only", "pairwise"}), ("agmm+gated-crf", {"only", "tree"})]
+)
 def test_a_line_holds_every_term_and_the_rate(
     folder: Path, tmp_path: Path, method: str, off: set[str]
 ) -> None:
@@ -180,12 +182,15 @@ def test_steps_that_are_not_finite_can_be_left_out(
 ) -> None:
     """The weights and statistics after a step that was left out are those before it."""
     changes = {"optim.skip_nonfinite": 1, "optim.momentum": 0.0, "run.checkpoint_every": 1, "run.keep": 9}
+    changes |= {"loss.method": "agmm-em"}
     config = configure(folder, tmp_path, {**changes, "optim.ema_decay": 0.5, "run.validate_every": 99.0})
     poison(monkeypatch, 3)
     assert train.run(config)["steps"] == 6
     found = [checkpoint.load_state(path) for path in checkpoint.all_of(config.folder)]
     for name, value in found[1][1]["raw_model"].items():
         assert torch.equal(found[2][1]["raw_model"][name], value), name
+    for name, value in found[1][1]["memory"].items():
+        assert value.any() and torch.equal(found[2][1]["memory"][name], value), name
     assert_identical(found[2][0], found[1][0])
     before, after = (state["raw_model"] for _, state in found[2:4])
     assert not all(torch.equal(after[name], value) for name, value in before.items())

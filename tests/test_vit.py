@@ -19,7 +19,7 @@ from timm.layers import pos_embed_sincos
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 
-from sparseg import checkpoint, evaluate, export, preparation, tracing, train
+from sparseg import checkpoint, evaluate, export, preparation, tracing, train, vit
 from sparseg.config import Config, ModelConfig
 from sparseg.model import GlobalBatchNorm2d, Segmenter, build, with_global_batch_norm
 from sparseg.schedule import make_optimizer
@@ -95,7 +95,7 @@ def test_networks_people_start_from_take_images_of_any_size(backbone: str) -> No
     model: Any = network(backbone).eval()
     assert isinstance(model.backbone.network.model.norm, nn.LayerNorm)  # timm drops it unless asked
     with torch.inference_mode():
-        assert model(images(0, 65, 91))[1].shape == (2, K, 16, 22)
+        assert model(images(0, 65, 91))[1].shape == (2, K, 17, 23)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -183,19 +183,21 @@ def test_the_deep_map_stays_in_place_at_any_size(backbone: str, size: tuple[int,
     assert (found - ramp_3HW)[inside].abs().max() < 0.1
 
 
-def test_the_cell_that_answers_is_the_one_that_was_marked() -> None:
-    """The early map: a symmetric stem's answer to a bright cell of 4 x 4 pixels is centred on that cell."""
+@pytest.mark.parametrize("side", [64, 67, 127])
+def test_the_cell_that_answers_is_the_one_that_was_marked(side: int) -> None:
+    """The early map: a symmetric stem's answer to bright pixels is centred on them, at the far edge of an
+    image of no multiple of 4, too."""
     stem: Any = network("test_vit").decoder.low
     for module in stem.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.ones_(module.weight)
-    marked = torch.zeros(1, 3, 64, 64)
-    marked[:, :, 24:28, 40:44] = 1.0
-    answer_hw = stem.eval()(marked)[0, 0]
+    marked = torch.zeros(1, 3, side, side)
+    marked[:, :, 24:28, side - 16 : side - 12] = 1.0
+    answer_hw = stem.eval()(vit.stretched(marked, vit.STEM_PX))[0, 0]
     weight_hw = answer_hw / answer_hw.sum()
-    place = torch.arange(16.0)
-    centre = ((weight_hw.sum(1) @ place).item(), (weight_hw.sum(0) @ place).item())
-    assert centre == pytest.approx((6, 10), abs=1e-4)
+    middle_px = (torch.arange(len(weight_hw)) + 0.5) * side / len(weight_hw)
+    centre = ((weight_hw.sum(1) @ middle_px).item(), (weight_hw.sum(0) @ middle_px).item())
+    assert centre == pytest.approx((26, side - 14), abs=1e-3 if side == 64 else 0.5)
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "eva02_tiny_patch14_224"])

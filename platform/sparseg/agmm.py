@@ -28,27 +28,27 @@ def terms(
     used_BS11 = slots.used_BS[:, :, None, None]
     labelled_BSHW = (label_BHW[:, None] == slots.class_BS[:, :, None, None]) & used_BS11
     mean_BSD = mixture.class_means(feature_BDhw, labelled_BSHW.to(feature_BDhw.dtype))
-    if config.sep_weight or memory is not None:
+    is_em = "agmm-em" in config.parts
+    if config.sep_weight or (memory is not None and not is_em):
         labelled_BS = labelled_BSHW.any(3).any(2)
         sum_KD, count_K = mixture.batch_sums(mean_BSD, slots, labelled_BS, p_BKHW.shape[1])
         reduction = config.centroid_reduction
         if reduction == "auto":
-            reduction = "sum" if config.variance == "published" else "mean"
+            reduction = "sum" if config.variance == "published" and not is_em else "mean"
         if config.sep_weight:
             values["sep"] = mixture.separation(sum_KD, count_K, distance=config.distance, reduction=reduction)
-        if memory is not None and "agmm-em" in config.parts:
-            if config.mix_weight or config.label_weight:
-                found = online_em.terms(
-                    feature_BDhw, mean_BSD, labelled_BSHW, p_BKHW, label_BHW, slots, config, memory
-                )
-                scale = {"mix": valid, "label": labelled}
-                values |= {name: value * scale[name] for name, value in found.items()}
-            return values
-        if memory is not None:
+        if memory is not None and not is_em:
             memory.update(sum_KD, count_K, config.centroid_momentum)
             mean_BSD = memory.centroid_KD[slots.class_BS]
     if not (config.mix_weight or config.label_weight):
         return values
+    if is_em:
+        assert memory is not None
+        found = online_em.terms(
+            feature_BDhw, mean_BSD, labelled_BSHW, p_BKHW, label_BHW, slots, config, memory
+        )
+        scale = {"mix": valid, "label": labelled}
+        return values | {name: value * scale[name] for name, value in found.items()}
 
     if config.target == "posterior" and config.mix_weight:
         target_BSHW = class_posterior(feature_BDhw, mean_BSD, p_BKHW, label_BHW, slots, config)

@@ -33,9 +33,14 @@ def _pairs(h: int, w: int) -> Iterator[tuple[Area, Area]]:
             yield here, there
 
 
-def _alike(one: Tensor, other: Tensor) -> Tensor:
-    """a of two areas (B, D, h', w') -> (B, 1, h', w')."""
-    return torch.exp(-(one - other).abs().mean(1, keepdim=True))
+FARTHEST = 80.0
+"""Distances beyond count as this: exp(-FARTHEST) is still a number, so a cell unlike all has a mean, too."""
+
+
+def _alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """a of two areas (B, D, h', w') -> (B, 1, h', w'), and where it has a slope."""
+    distance = (one - other).abs().mean(1, keepdim=True)
+    return torch.exp(-distance.clamp(max=FARTHEST)), distance < FARTHEST
 
 
 def _filtered(feature_BDhw: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +48,7 @@ def _filtered(feature_BDhw: Tensor) -> tuple[Tensor, Tensor]:
     sum_BDhw = torch.zeros_like(feature_BDhw)
     weight_B1hw = torch.zeros_like(feature_BDhw[:, :1])
     for here, there in _pairs(*feature_BDhw.shape[2:]):
-        a = _alike(feature_BDhw[here], feature_BDhw[there])
+        a, _ = _alike(feature_BDhw[here], feature_BDhw[there])
         for at, neighbour in ((here, there), (there, here)):
             sum_BDhw[at] += a * feature_BDhw[neighbour]
             weight_B1hw[at] += a
@@ -65,23 +70,23 @@ class _Filter(torch.autograd.Function):
         grad_weight_B1hw = -(grad_sum_BDhw * result_BDhw).sum(1, keepdim=True)
         grad_f_BDhw = torch.zeros_like(f)
         for here, there in _pairs(*f.shape[2:]):
-            a, grad_a = _alike(f[here], f[there]), 0
+            (a, has_slope), grad_a = _alike(f[here], f[there]), 0
             for at, neighbour in ((here, there), (there, here)):
                 grad_a = grad_a + (grad_sum_BDhw[at] * f[neighbour]).sum(1, keepdim=True)
                 grad_a = grad_a + grad_weight_B1hw[at]
                 grad_f_BDhw[neighbour] += a * grad_sum_BDhw[at]
-            grad_distance = (f[here] - f[there]).sign_() * (-a * grad_a / f.shape[1])
+            grad_distance = (f[here] - f[there]).sign_() * (-a * has_slope * grad_a / f.shape[1])
             grad_f_BDhw[here] += grad_distance
             grad_f_BDhw[there] -= grad_distance
         return grad_f_BDhw
 
 
 def smooth(feature_BDhw: Tensor) -> Tensor:
-    """(B, D, h, w) -> the same, filtered; a grid of a single cell stays as it is."""
+    """(B, D, h, w) -> the same, filtered, with sums in fp32; a grid of a single cell stays as it is."""
     _, _, h, w = feature_BDhw.shape
     if h == 1 and w == 1:
         return feature_BDhw
-    if feature_BDhw.requires_grad:
-        result: Tensor = _Filter.apply(feature_BDhw)
-        return result
-    return _filtered(feature_BDhw)[0]
+    with torch.autocast(feature_BDhw.device.type, enabled=False):
+        wide_BDhw = feature_BDhw.to(torch.promote_types(feature_BDhw.dtype, torch.float32))
+        result = _Filter.apply(wide_BDhw) if wide_BDhw.requires_grad else _filtered(wide_BDhw)[0]
+        return result.to(feature_BDhw.dtype)

@@ -65,10 +65,10 @@ def objective(
     counts: `pixel_counts` of the global batch (default: of this call's labels).  num_slots: most classes
     labelled in any crop of the batch (default: looked up, which waits for the device).  passes: accumulation
     passes that share `counts`; sep, tree and pairwise, which are taken per pass, are divided by it.
-    mixture=False: warm-up, only seg and absent.  class_weight_K: factors on the pixels of a class in seg
-    (`class_weights`).  memory: the running class means (`keeps_memory`), changed in place; num_slots is
-    then the most classes annotated in any image.  image_B3HW: 0..255, for tree and pairwise.  Terms that are
-    off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
+    mixture=False: warm-up, no terms but seg, absent and only.  class_weight_K: factors on the pixels of a
+    class in seg (`class_weights`).  memory: the running class means (`keeps_memory`), changed in place;
+    num_slots is then the most classes annotated in any image.  image_B3HW: 0..255, for tree and pairwise.
+    Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever the autocast.
     """
     with torch.autocast(logits_BKhw.device.type, enabled=False):
         return _objective(

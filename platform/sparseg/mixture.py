@@ -209,6 +209,11 @@ class Memory:
         centroid_KD = torch.zeros(num_classes, channels, device=device)
         return cls(centroid_KD, torch.zeros(num_classes, dtype=torch.bool, device=device))
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All of it."""
+        return self.centroid_KD, self.seen_K
+
     @torch.no_grad()
     def update(self, sum_KD: Tensor, count_K: Tensor, momentum: float) -> None:
         """Take in a batch (`batch_sums`); a class's first mean is taken as it is, an absent class stays."""

@@ -5,8 +5,9 @@ hand: class means from labelled and from confidently pseudo-labelled pixels, EM 
 across batches.
 
 The feature of a pixel is drawn from a Gaussian of its class: mean v_k of the data set, sigma^2 and the shares
-pi_k of the image.  The class of a labelled pixel is known; another's is one of those annotated in its image,
-also where all their labels lie outside the crop, or are tags.
+pi_k of the image.  Its class is one of those annotated in the image, also where their labels lie outside the
+crop or are tags, once a labelled pixel of some image has told where such a class begins.  E does not look at
+labels: a cell around a labelled pixel is a cell like others.
 
     E   r_k = pi_k P_k exp(-d_k^2 / 2 beta^2 sigma^2), made to sum to 1          (`mixture.posterior`)
     M   of an image   mu_k = (1 - t) mean of F over k's labelled pixels + t mean of F over the cells where
@@ -14,7 +15,7 @@ also where all their labels lie outside the crop, or are tags.
         of the data   v_k <- m v_k + (1 - m) mean of mu_k over the batch's images (m: loss.centroid_momentum)
 
     L_mix    cross-entropy of P with r on the cells that are sure of their class
-    L_label  cross-entropy of the mixture's own posterior, P left out, at the labelled pixels: it draws F to v
+    L_label  cross-entropy at the labelled pixels of the Gaussians alone, without P and pi: it draws F to v
     L_sep    as AGMM has it
 
 Suffixes as in mixture.py.
@@ -53,13 +54,14 @@ def terms(
     )
     found = {}
     if config.mix_weight:
-        sure_B1hw = r_BShw.amax(1, keepdim=True) >= config.em_confidence
+        sure_B1hw = (r_BShw.amax(1, keepdim=True) >= config.em_confidence) * valid_B1hw
         target_BSHW = F.interpolate(r_BShw * sure_B1hw, size=full, mode="bilinear", align_corners=False)
         cost_BSHW = -torch.log(p_BSHW + mixture.EPS) * target_BSHW * slots.used_BS[:, :, None, None]
         found["mix"] = (cost_BSHW * (label_BHW != IGNORED)[:, None]).sum()
     if config.label_weight:
         mean_BSD = memory.centroid_KD[slots.class_BS]
-        d2_BShw = mixture.squared_distance(feature_BDhw, mean_BSD, config.distance)
+        # ignored cells count for nothing: where all are, sigma is 0
+        d2_BShw = mixture.squared_distance(feature_BDhw, mean_BSD, config.distance) * valid_B1hw
         log_joint_BShw = mixture.log_density(d2_BShw, variance_B111, config.bandwidth, slots)
         log_joint_BSHW = F.interpolate(log_joint_BShw, size=full, mode="bilinear", align_corners=False)
         found["label"] = -(F.log_softmax(log_joint_BSHW, 1) * labelled_BSHW).sum()

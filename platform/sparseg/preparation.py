@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 from sparseg import checkpoint, config, importers, loader, model, runlog, schedule, shards, storage
-from sparseg.config import Config
+from sparseg.config import Config, ModelConfig
 
 
 def prepare(settings: Config) -> tuple[Config, str | Path]:
@@ -48,6 +49,7 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
     storage.pull(settings)
     if not settings.run.fresh:
         checkpoint.refuse_other_run(settings)
+    check_network(settings.model, settings.data.crop_px)
     dataset = importers.prepare(settings.data, str(settings.folder.parent))
     found = shards.describe(dataset, cache=settings.data.cache)
     for split in (settings.data.train_split, settings.data.val_split):
@@ -55,10 +57,13 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
             raise ValueError(f"{dataset}: split {split!r} has no images")
     if settings.loss.class_balance:
         shards.labelled_pixels(found, settings.data.train_split)
-    # a wrong name, file or crop is cheaper to find here
-    network = model.build(settings.model, len(found.names), quiet=True)
-    model.check_crop(network, settings.model, settings.data.crop_px)
     return settings, dataset
+
+
+@functools.cache
+def check_network(network: ModelConfig, crop_px: int) -> None:
+    """ValueError for a wrong name, a weights file that does not fit, or a crop too small for the network."""
+    model.check_crop(model.build(network, 2, quiet=True), network, crop_px)
 
 
 def move_aside(settings: Config) -> Config:

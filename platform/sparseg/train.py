@@ -138,22 +138,22 @@ def advance(running: Running, model: nn.Module) -> tuple[dict[str, Tensor], floa
     for group in progress.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     passes = [next(running.batches).to(running.device, optim.channels_last) for _ in range(optim.accumulate)]
-    mixture = running.schedule.epoch(step) >= config.loss.warmup_epochs
-    before = [buffer.clone() for buffer in progress.network.buffers()] if optim.skip_nonfinite else []
+    seen = [*progress.network.buffers(), *(progress.memory.tensors if progress.memory else ())]
+    before = [tensor.clone() for tensor in seen] if optim.skip_nonfinite else []
     values = train_step(
         model,
         passes,
         progress.optimizer,
         config,
-        mixture=mixture,
+        mixture=running.schedule.epoch(step) >= config.loss.warmup_epochs,
         class_weight_K=progress.class_weight_K,
         memory=progress.memory,
     )
     progress.step += 1
     if optim.skip_nonfinite and not values["grad_norm"].isfinite():  # the same on every rank
         progress.skipped += 1
-        for buffer, old in zip(progress.network.buffers(), before, strict=True):
-            buffer.copy_(old)  # batch norm's statistics saw it too
+        for tensor, old in zip(seen, before, strict=True):
+            tensor.copy_(old)  # batch norm's statistics and the mixture's memory
     elif progress.average is not None:
         progress.average.update(progress.network)
     return values, optim.learning_rate * factor

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from sparseg.config import ModelConfig
 from sparseg.decoder import LOW_CHANNELS, conv_norm_act, fusion, initialise, joined
 
+STEM_PX = 4
+"""Pixels per cell of the stem."""
+
 
 def is_plain(reductions: list[int]) -> bool:
     """Do all maps of a network have one stride?  reductions: pixels per cell of each, as timm says."""
@@ -29,6 +32,13 @@ def getter_settings(depth: int) -> dict[str, Any]:
     }
 
 
+def stretched(image_B3HW: Tensor, multiple: int) -> Tensor:
+    """The image at the next multiples, so that cells of `multiple` pixels cover it; of such a size it stays
+    as it is.  Not padded: every cell keeps its share of the image."""
+    size = [(length + multiple - 1) // multiple * multiple for length in image_B3HW.shape[2:]]
+    return F.interpolate(image_B3HW, size=size, mode="bilinear", align_corners=False)
+
+
 class PlainTransformer(nn.Module):
     """timm's getter -> the image itself, for the decoder's stem, and the chosen maps, concatenated."""
 
@@ -40,11 +50,7 @@ class PlainTransformer(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W), any H and W -> the same, and (B, C, h, w), h = ceil(H / patch_px)."""
-        patch = self.patch_px
-        size = [(length + patch - 1) // patch * patch for length in image_B3HW.shape[2:]]
-        # stretched, not padded, so that h cells cover H pixels; of its own size the image stays as it is
-        whole_B3HW = F.interpolate(image_B3HW, size=size, mode="bilinear", align_corners=False)
-        return image_B3HW, torch.cat(self.network(whole_B3HW), 1)
+        return image_B3HW, torch.cat(self.network(stretched(image_B3HW, self.patch_px)), 1)
 
 
 class TransformerDecoder(nn.Module):
@@ -65,6 +71,6 @@ class TransformerDecoder(nn.Module):
         initialise(self, self.classify)
 
     def forward(self, image: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W), H and W >= 4, and (B, C, h', w') -> feature (B, D, h, w), logits (B, K, h, w)."""
-        feature_BDhw = self.fuse(joined(self.low(image), self.project(high)))
+        """(B, 3, H, W) and (B, C, h', w') -> feature (B, D, h, w), h = ceil(H / 4), logits (B, K, h, w)."""
+        feature_BDhw = self.fuse(joined(self.low(stretched(image, STEM_PX)), self.project(high)))
         return feature_BDhw, self.classify(feature_BDhw)

@@ -313,7 +313,7 @@ class LossConfig:
             f"loss.centroid_momentum must be in [0, 1), got {self.centroid_momentum}",
         )
         _require(
-            self.target == "similarity" or self.centroids == "memory" or "agmm-em" in self.parts,
+            self.target == "similarity" or self.centroids == "memory",
             "loss.target=posterior compares all classes of an image, also those whose labels lie outside the "
             "crop; it needs loss.centroids=memory",
         )

@@ -97,13 +97,20 @@ def identity(sweep: Sweep) -> dict[str, Any]:
     }
 
 
+def _completed(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """A saved identity, with the defaults of those wanted fields that the configuration did not have then."""
+    sections = json.loads(json.dumps(config.to_dict(Config())))
+    defaults = {f"{part}.{name}": value for part in sections for name, value in sections[part].items()}
+    return {name: defaults[name] for name in wanted if name in defaults} | saved
+
+
 def refuse_other_sweep(sweep: Sweep) -> None:
     """Raise ValueError if STORAGE/SWEEP holds something else; else write sweep.json there."""
     path, wanted = sweep.folder / "sweep.json", json.loads(json.dumps(identity(sweep)))
     if (sweep.folder / "metrics.jsonl").exists():
         raise ValueError(f"{sweep.folder} holds a run; give the sweep another --sweep.name")
     if path.exists():
-        saved = json.loads(path.read_text())
+        saved = _completed(json.loads(path.read_text()), wanted)
         for name in {**saved, **wanted}:
             if saved.get(name) != wanted.get(name):
                 raise ValueError(
@@ -139,7 +146,7 @@ def open_study(sweep: Sweep) -> optuna.Study:
     if sweep.study_url is not None:  # a database is shared, and a study is found there by its name alone
         if known is None and not study.trials:
             study.set_user_attr("identity", wanted)
-        elif known != wanted:
+        elif known is None or _completed(known, wanted) != wanted:
             raise ValueError(
                 f"--sweep.study {sweep.study_url} holds another sweep named {sweep.folder.name}; give "
                 "another --sweep.name"
@@ -195,6 +202,10 @@ class StudySearch(Searcher):
         else:
             trial = self.study.ask()
         self.trials[trial_id] = trial
+        kept = trial.user_attrs  # of a trial that a killed driver left
+        if kept.get("pruned"):
+            self.pruned.add(trial_id)
+        self.scores[trial_id] = {int(seed): value for seed, value in kept.get("so_far", {}).items()}
         overrides = fill(self.sweep.space, functools.partial(propose, trial))
         try:
             return {"configs": trial_configs(self.sweep, trial.number, overrides), "cost": self.sweep.cost}
@@ -209,16 +220,21 @@ class StudySearch(Searcher):
         value = result[self.key]
         steps_per_epoch = step / result["epoch"]
         if self.sweep.seeds:  # the seeds follow each other; what counts is the mean of those seen so far
-            scores = self.scores.setdefault(trial_id, {})
+            scores = self.scores[trial_id]
             scores[result["seed"]] = value
+            trial.set_user_attr("so_far", scores)
             value = sum(scores.values()) / len(scores)
             step += self.sweep.seeds.index(result["seed"]) * total
             total *= len(self.sweep.seeds)
         if step not in self.study.trials[trial.number].intermediate_values:  # a resumed run may repeat one
             trial.report(value, step)
-        first = first_rung(self.sweep.space, self.sweep.base, total, steps_per_epoch)
-        if step < total and not goes_on(self.sweep.scheduler, self.study, trial, step, first):
-            self.pruned.add(trial_id)
+        # who resumes repeats steps, and those that came since must not count against it a second time
+        if trial.user_attrs.get("judged", 0) < step < total:
+            first = first_rung(self.sweep.space, self.sweep.base, total, steps_per_epoch)
+            if not goes_on(self.sweep.scheduler, self.study, trial, step, first):
+                self.pruned.add(trial_id)
+                trial.set_user_attr("pruned", True)
+            trial.set_user_attr("judged", step)
         return trial_id in self.pruned
 
     def on_trial_complete(
