@@ -164,7 +164,7 @@ def rows(
         }
         if is_cut:
             for tile in tiles.cut(row, image_HW3, settings, total.extra, is_train=split == "train"):
-                total.add(tile["label"], known)
+                total.add(tile["label"], present(settings.label, tile["strokes"]))
                 yield tile
             continue
         total.add(label, known)
