@@ -24,7 +24,7 @@ from test_codec import png_header
 from sparseg import cli, importers, metrics, predict, shards, sparsify, train
 from sparseg.config import IGNORED, UNLABELLED, DataConfig
 from sparseg.config.sections import MOST_TILE_PX
-from sparseg.importers import layouts, tiles
+from sparseg.importers import build, layouts, tiles
 from sparseg.importers.source import Settings, fingerprint
 from sparseg.importers.strokes import draw, restored
 from sparseg.windows import tile_starts
@@ -395,6 +395,50 @@ def test_tiffs_are_imported_and_those_of_other_bands_refused(tmp_path: Path) -> 
         imported(root, tile_px=TILE)
 
 
+@pytest.mark.parametrize("ready", [False, True])
+def test_labels_of_scenes_are_not_dropped_tile_by_tile(tmp_path: Path, ready: bool) -> None:
+    """What is dropped from one tile is annotated in others of its scene; drawn clicks are each tile's."""
+    root = scene(tmp_path / "raw")
+    config = DataConfig(root=str(root), tile_px=TILE, keep_labels=0.5)
+    drawn = dataclasses.replace(config, label="clicks", clicks_per_class=2)
+    full = dataclasses.replace(config, label="full")
+    if ready:
+        path = imported(root, tile_px=TILE)[0].path
+        config = dataclasses.replace(config, root=str(path), tile_px=0)
+        path = imported(root, tile_px=TILE, label="clicks", clicks_per_class=2)[0].path
+        drawn = DataConfig(root=str(path), label="clicks", keep_labels=0.5)
+        path = imported(root, tile_px=TILE, label="full")[0].path
+        full = DataConfig(root=str(path), label="full", keep_labels=0.5)
+    with pytest.raises(ValueError, match=r"data\.keep_labels=0\.5 .* every tile.*--data\.keep-labels 1"):
+        importers.prepare(config, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    importers.prepare(dataclasses.replace(config, keep_labels=1.0), tmp_path / "runs")
+    for taken in (drawn, full):
+        importers.prepare(taken, tmp_path / "runs")
+
+
+def test_tiles_left_out_are_missed_by_other_labels(tmp_path: Path) -> None:
+    root = scene(tmp_path / "raw")
+    few, _ = imported(root, tile_px=TILE)
+    full, _ = imported(root, tile_px=TILE, label="full")
+    recipe = sparsify.Recipe(kind="clicks", budget=2)
+    message = (
+        r"training tiles without a label of kind point were left out.*import the data again with --label"
+    )
+    for options in ({"label": "full"}, {"label": "clicks", "clicks_per_class": 2}):
+        with pytest.raises(ValueError, match=message):
+            importers.prepare(DataConfig(root=str(few.path), **options), tmp_path / "runs")
+        importers.prepare(DataConfig(root=str(full.path), **options), tmp_path / "runs")
+    with pytest.raises(ValueError, match=message):
+        importers.sparsify_dataset(few.path, tmp_path / "derived", recipe)
+    settings = Settings(layout="shards", label="clicks", recipe=recipe)
+    for number, opened in enumerate((few, full)):
+        report = build.derive(opened, settings, tmp_path / f"derived{number}", "train", "name")
+        for split, counts in opened.report["splits"].items():
+            wanted = {name: counts[name] for name in tiles.COUNTS if name in counts}
+            assert wanted and wanted.items() <= report["splits"][split].items()
+
+
 # -------------------------------------------------------------------------------------------------- the cache
 
 
@@ -407,9 +451,17 @@ def test_the_name_of_an_import_follows_its_tiles_and_stays_without_them(tmp_path
     assert len(names) == 4
     settings = Settings(layout="folder", label="full")
     source = layouts.read_layout(root, settings)
-    asked = dataclasses.asdict(settings)
-    for name in ("num_classes", "tile_px", "tile_overlap_px"):
-        del asked[name]
+    before = (
+        "layout",
+        "label",
+        "label_path",
+        "label_format",
+        "stroke_px",
+        "unlabelled_code",
+        "random_pixels",
+    )
+    before += ("clicks_per_class", "label_seed", "skip_bad", "store", "recipe")
+    asked = {name: getattr(settings, name) for name in before}  # in this order; a new field would rename all
     files = [f for items in source.splits.values() for i in items for f in (i.image, i.mask, i.label)]
     facts = [[str(f), f and f.stat().st_size, f and f.stat().st_mtime_ns] for f in files]
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}

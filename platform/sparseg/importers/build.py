@@ -155,6 +155,8 @@ def derive(
 
     def summarise(parts: shards.Facts) -> None:
         _merged(parts, list(opened.splits), len(opened.names), report)
+        for split, counts in opened.report.get("splits", {}).items():
+            report["splits"][split] |= {name: counts[name] for name in tiles.COUNTS if name in counts}
 
     shards.build(
         str(out),

@@ -26,6 +26,7 @@ from sparseg.importers.weak import present
 from sparseg.windows import tile_starts, window_starts
 
 ID_DIGITS = 5  # of a tile's place: names sort as the tiles lie, up to 99,999 px
+COUNTS = ("images_cut", "tiles", "tiles_left_out")  # what `cut` counts, see there
 PART_ITEMS = 4  # images that are imported as one part: a scene takes as long as a hundred photographs
 
 Span = tuple[int, int]
