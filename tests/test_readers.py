@@ -301,6 +301,15 @@ def test_the_format_is_found(tmp_path: Path, label_format: str) -> None:
             read_strokes([file], other, NAMES, 1.0)
 
 
+def test_an_xml_file_without_annotation_tells_no_format(tmp_path: Path) -> None:
+    save(tmp_path, "a.xml", "<annotation><size><width>3</width><height>3</height></size></annotation>")
+    assert detect_format(tmp_path) == "scribblesup"
+    voc = "<annotation><object><name>tree</name><bndbox/></object></annotation>"
+    for content, found in ((SCRIBBLES, "scribblesup"), (voc, "voc")):
+        save(tmp_path, "b.xml", content)
+        assert detect_format(tmp_path) == found
+
+
 def test_a_folder_of_pngs_is_png(tmp_path: Path) -> None:
     Image.new("L", (3, 3)).save(tmp_path / "a.png")
     save(tmp_path, ".hidden.json", "{")

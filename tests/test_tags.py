@@ -185,6 +185,7 @@ def test_images_that_the_file_does_not_list_are_refused_or_left_out(tmp_path: Pa
         importers.import_dataset("folder", root, tmp_path / "out", **options)
     report = importers.import_dataset("folder", root, tmp_path / "out", skip_bad=True, **options)
     assert len(report["refused"]) == 2 and report["splits"]["train"]["images"] == [0, 1, 0]
+    assert all("no tags in" in row["reason"] for row in report["refused"])
     assert any("1 annotated images are not in train, not used: other" in note for note in report["notes"])
 
 

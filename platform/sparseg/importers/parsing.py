@@ -117,6 +117,11 @@ def xml_format(root: Any) -> str | None:
     return None
 
 
+def xml_is_empty(root: Any) -> bool:
+    """Whether it is a VOC or ScribbleSup file of an image in which nothing is annotated."""
+    return root.tag == "annotation" and root.find("object") is None and root.find("polygon") is None
+
+
 def expect(file: Path, found: str | None, wanted: str) -> None:
     """Raise ValueError if a file is recognisably of another format than the one it is read as."""
     if found not in (None, wanted):
