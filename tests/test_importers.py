@@ -361,6 +361,51 @@ def test_a_recipe_of_raw_data_takes_what_was_imported(tmp_path: Path) -> None:
         assert importers.prepare(data, tmp_path / "runs") == tmp_path / "data"
 
 
+@pytest.mark.parametrize("layout", ["auto", "shards", "folder", "voc"])
+@pytest.mark.parametrize(
+    ("field", "value"), [("label_path", "clicks.csv"), ("unlabelled_code", 21), ("label_format", "csv")]
+)
+def test_annotation_is_read_at_import_only(tmp_path: Path, layout: Any, field: str, value: Any) -> None:
+    tiny.dataset(tmp_path)
+    data = DataConfig(root=str(tmp_path / "data"), layout=layout, **{field: value})
+    flag = f"--data.{field.replace('_', '-')}"
+    with pytest.raises(ValueError, match=f"data\\.{field}=.*{value}.* read at import: leave {flag} out"):
+        importers.prepare(data, tmp_path / "runs")
+
+
+LABEL_ASKED = {
+    # imported as -> what a run may ask, and gets with a note; what is refused
+    "point": ("clicks", "scribble block tag box"),
+    "scribble": ("point clicks", "block tag box"),
+    "clicks": ("point", "scribble block tag box"),
+    "block": ("point clicks", "scribble tag box"),
+    "tag": ("", "point clicks scribble block box"),
+    "box": ("", "point clicks scribble block tag"),
+    "full": ("", "point clicks scribble block tag box"),
+}
+
+
+@pytest.mark.parametrize("made", LABEL_ASKED)
+def test_a_run_that_names_another_kind_than_was_imported(
+    tmp_path: Path, made: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe's point or clicks means the sparse labels that there are; who names another kind wants it."""
+    rows = {split: lambda: iter([fixtures.row("a", fixtures.coded_label())]) for split in ("train", "val")}
+    shards.write(tmp_path / "set", rows, ["a", "b", "c"], report={"label": made})
+    noted, refused = (text.split() for text in LABEL_ASKED[made])
+    for label in (made, *noted):
+        data = DataConfig(root=str(tmp_path / "set"), label=label)  # type: ignore[arg-type]
+        assert importers.prepare(data, tmp_path / "runs") == tmp_path / "set"
+        note = f"note: the dataset's labels are of kind {made}, and trained on; data.label={label}\n"
+        assert (note in capsys.readouterr().out) == (label != made)
+    for label in refused:
+        data = DataConfig(root=str(tmp_path / "set"), label=label, layout="voc")  # type: ignore[arg-type]
+        with pytest.raises(
+            ValueError, match=rf"with label {made}, but data\.label={label}; set --data\.label"
+        ):
+            importers.prepare(data, tmp_path / "runs")
+
+
 def test_kinds_that_a_layout_does_not_have(tmp_path: Path) -> None:
     root = fixtures.camvid(tmp_path / "raw")
     with pytest.raises(ValueError, match=r"no point annotation.*--data.label clicks --data.random-pixels"):

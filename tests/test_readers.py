@@ -61,7 +61,7 @@ SCRIBBLES = """<?xml version="1.0"?>
 """
 CSV = (
     '\ufeffLabel,Name,Column,Row,Date\r\n"wall, brick",img_0.jpg,5,2,x\r\n'
-    "tree,img_0.jpg,4.5,1,y\r\n\r\n0,b/img_1.png,1,0,\r\n"
+    "tree,img_0.jpg,4.5,1,y\r\n\r\n0,img_1.png,1,0,\r\n"
 )
 LABELME: dict[str, Any] = {
     "version": "5.4.1",
@@ -83,7 +83,7 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations>
   <version>1.1</version>
   <meta><task><name>t</name></task></meta>
-  <image id="0" name="train/img_0.jpg" width="32" height="24">
+  <image id="0" name="img_0.jpg" width="32" height="24">
     <tag label="tree" source="manual"/>
     <polygon label="ground" source="manual" occluded="0" points="1.0,2.0;9.5,2.0;9.5,8.0" z_order="2"/>
     <points label="tree" source="manual" occluded="0" points="3.50,2.50;6.00,7.25" z_order="0"/>
@@ -97,7 +97,7 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 COCO: dict[str, Any] = {
     "info": {},
     "images": [
-        {"id": 7, "file_name": "train/img_0.jpg", "height": 2, "width": 3},
+        {"id": 7, "file_name": "img_0.jpg", "height": 2, "width": 3},
         {"id": 8, "file_name": "img_1.jpg", "height": 10, "width": 20},
     ],
     "categories": [{"id": 90, "name": "tree"}, {"id": 3, "name": "ground"}, {"id": 4, "name": "unused"}],
@@ -191,7 +191,7 @@ def test_labelme(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("img_0.jpg", "img_0"), ("other.png", "other"), ("sub/other.png", "other"),
+        ("img_0.jpg", "img_0"), ("other.png", "other"), ("sub/other.png", "sub/other"),
         (None, "img_0"), ("", "img_0"),
         ("../images/img_0.jpg", "img_0"), ("..\\images\\img_0.jpg", "img_0"),
     ],
@@ -301,6 +301,15 @@ def test_the_format_is_found(tmp_path: Path, label_format: str) -> None:
             read_strokes([file], other, NAMES, 1.0)
 
 
+def test_an_xml_file_without_annotation_tells_no_format(tmp_path: Path) -> None:
+    save(tmp_path, "a.xml", "<annotation><size><width>3</width><height>3</height></size></annotation>")
+    assert detect_format(tmp_path) == "scribblesup"
+    voc = "<annotation><object><name>tree</name><bndbox/></object></annotation>"
+    for content, found in ((SCRIBBLES, "scribblesup"), (voc, "voc")):
+        save(tmp_path, "b.xml", content)
+        assert detect_format(tmp_path) == found
+
+
 def test_a_folder_of_pngs_is_png(tmp_path: Path) -> None:
     Image.new("L", (3, 3)).save(tmp_path / "a.png")
     save(tmp_path, ".hidden.json", "{")
@@ -384,7 +393,7 @@ REFUSED: list[tuple[str, Any, str]] = [
             ("whats-the-point", {path: []}),
             ("csv", f"image,row,column,label\n{path},1,1,tree\n"),
             ("labelme", {**LABELME, "imagePath": path}),
-            ("cvat", CVAT.replace("train/img_0.jpg", path)),
+            ("cvat", CVAT.replace("img_0.jpg", path)),
             ("coco", changed(COCO, ["images", 0, "file_name"], path)),
         )
     ),
@@ -393,7 +402,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("labelme", {**LABELME, "imagePath": 7}, "must be a text, got 7"),
     # twice
     ("whats-the-point", {"a": [], "a.jpg": []}, "'a.jpg' and 'a' are one image"),
-    ("csv", "image,row,column,label\na/x.jpg,1,1,tree\nb/x.jpg,1,1,tree\n", "have the same id x"),
+    ("csv", "image,row,column,label\nx.jpg,1,1,tree\nx.png,1,1,tree\n", "have the same id x"),
     ("cvat", CVAT.replace("img_1.jpg", "img_0.png"), "image img_0 is annotated in .* already"),
     (
         "coco",
@@ -488,7 +497,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("cvat", CVAT.replace("<box", "<cuboid"), "shape 5: <cuboid> is not read, only points"),
     ("cvat", CVAT.replace("<box", "<ellipse"), "shape 5: <ellipse> is not read, only points"),
     ("cvat", "<annotations><track/></annotations>", "holds video tracks; .*CVAT for images"),
-    ("cvat", CVAT.replace('name="train/img_0.jpg" ', ""), "image '0': the image's name must be a text"),
+    ("cvat", CVAT.replace('name="img_0.jpg" ', ""), "image '0': the image's name must be a text"),
     ("cvat", CVAT.replace(' width="32"', ""), "width: '' is no number"),
     ("cvat", CVAT.replace("1, 4, 1", "1, 4, 2"), "shape 6: rle counts 7 pixels but its box of 3x2 has 6"),
     ("cvat", CVAT.replace("1, 4, 1", "7, -1"), "shape 6, rle: must be a whole number"),

@@ -23,7 +23,8 @@ from test_codec import png_header
 
 from sparseg import cli, importers, metrics, predict, shards, sparsify, train
 from sparseg.config import IGNORED, UNLABELLED, DataConfig
-from sparseg.importers import layouts, tiles
+from sparseg.config.sections import MOST_TILE_PX
+from sparseg.importers import build, layouts, tiles
 from sparseg.importers.source import Settings, fingerprint
 from sparseg.importers.strokes import draw, restored
 from sparseg.windows import tile_starts
@@ -261,6 +262,51 @@ def test_clicks_are_drawn_in_every_tile_as_sparsify_does(tmp_path: Path) -> None
     assert dense == [row["present"] for row in drawn.splits["train"]]
 
 
+def boxes_of(root: Path) -> Path:
+    """COCO's file of the boxes of all objects in the training masks; each of tiny's objects fills its own."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, file in enumerate(sorted((root / "masks" / "train").rglob("*.png"))):
+        mask_HW = np.asarray(Image.open(file))
+        size = {"height": mask_HW.shape[0], "width": mask_HW.shape[1]}
+        images.append({"id": number, "file_name": f"{file.stem}.png", **size})
+        for k in (1, 2):
+            y, x = np.nonzero(mask_HW == k)
+            bbox = [int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1]
+            entry = {"id": len(annotations), "image_id": number, "category_id": k, "bbox": bbox}
+            annotations.append(entry)
+    categories = [{"id": k, "name": name} for k, name in enumerate(tiny.NAMES)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "boxes.json").write_text(json.dumps(content))
+    return root / "boxes.json"
+
+
+@pytest.mark.parametrize("overlap", [0, 20])
+def test_a_tile_has_the_classes_of_its_own_boxes(tmp_path: Path, overlap: int) -> None:
+    """As when boxes are drawn from the tiles' masks, also of a tile that lies inside of a box."""
+    root = scene(tmp_path / "raw", flat=True)
+    image, _, mask_HW = tiny.picture(0, (330, 330))
+    (root / "images" / "train" / "b.png").write_bytes(image)
+    Image.fromarray(mask_HW).save(root / "masks" / "train" / "b.png")
+    tiling = {"tile_px": TILE, "tile_overlap_px": overlap}
+    cut, report = imported(root, label="box", label_path=str(boxes_of(root)), **tiling)
+    full, _ = imported(root, label="full", **tiling)
+    recipe = sparsify.Recipe(kind="box", budget=0)
+    importers.sparsify_dataset(full.path, tmp_path / "derived", recipe)
+    found, wanted = wholes(cut, "train"), wholes(shards.open(tmp_path / "derived"), "train")
+    assert found.keys() == wanted.keys()
+    for name, row in found.items():
+        assert row["present"] == wanted[name]["present"], name
+        assert {s["class"] for s in row["strokes"]} == {s["class"] for s in wanted[name]["strokes"]}
+        mine_HW, drawn_HW = decoded(row)["label"], decoded(wanted[name])["label"]
+        np.testing.assert_array_equal(mine_HW[drawn_HW != IGNORED], drawn_HW[drawn_HW != IGNORED])
+    assert any((decoded(row)["label"] >= UNLABELLED).all() for row in found.values())
+    assert {len(row["present"]) for row in found.values()} == {1, 2, 3}
+    counts = report["splits"]["train"]
+    assert counts["images"] == [sum(k in row["present"] for row in found.values()) for k in range(3)]
+    assert counts["rows_without_label"] == 0 and "tiles_left_out" not in counts
+
+
 def test_an_import_without_any_labelled_tile_is_refused(tmp_path: Path) -> None:
     root = scene(tmp_path / "raw")
     for name in ("site/small", "b"):
@@ -275,10 +321,22 @@ def test_an_import_without_any_labelled_tile_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- what is refused
 
 
+def test_the_largest_tile_can_be_read_again() -> None:
+    """One of validation, with the rest of its image that made no tile of its own."""
+    settings = Settings(layout="folder", tile_px=MOST_TILE_PX)
+    most = max(
+        stop - start
+        for length in range(MOST_TILE_PX, 3 * MOST_TILE_PX, 7)
+        for start, stop in tiles.spans(length, settings, is_train=False)
+    )
+    assert 1.4 * MOST_TILE_PX < most and most**2 <= shards.MAX_PIXELS
+
+
 @pytest.mark.parametrize(
     ("tile_px", "overlap", "message"),
     [
-        (63, 0, r"tile_px must be 0 \(off\) or at least 64 pixels, got 63"),
+        (63, 0, r"tile_px must be 0 \(off\) or 64\.\.4096 pixels, got 63"),
+        (4097, 0, r"64\.\.4096 pixels, got 4097"),
         (-64, 0, "tile_px must be 0"),
         (100, 100, r"tile_overlap_px must be in 0\.\.50 \(half of data\.tile_px=100\), got 100"),
         (100, 51, r"in 0\.\.50"),
@@ -337,6 +395,50 @@ def test_tiffs_are_imported_and_those_of_other_bands_refused(tmp_path: Path) -> 
         imported(root, tile_px=TILE)
 
 
+@pytest.mark.parametrize("ready", [False, True])
+def test_labels_of_scenes_are_not_dropped_tile_by_tile(tmp_path: Path, ready: bool) -> None:
+    """What is dropped from one tile is annotated in others of its scene; drawn clicks are each tile's."""
+    root = scene(tmp_path / "raw")
+    config = DataConfig(root=str(root), tile_px=TILE, keep_labels=0.5)
+    drawn = dataclasses.replace(config, label="clicks", clicks_per_class=2)
+    full = dataclasses.replace(config, label="full")
+    if ready:
+        path = imported(root, tile_px=TILE)[0].path
+        config = dataclasses.replace(config, root=str(path), tile_px=0)
+        path = imported(root, tile_px=TILE, label="clicks", clicks_per_class=2)[0].path
+        drawn = DataConfig(root=str(path), label="clicks", keep_labels=0.5)
+        path = imported(root, tile_px=TILE, label="full")[0].path
+        full = DataConfig(root=str(path), label="full", keep_labels=0.5)
+    with pytest.raises(ValueError, match=r"data\.keep_labels=0\.5 .* every tile.*--data\.keep-labels 1"):
+        importers.prepare(config, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    importers.prepare(dataclasses.replace(config, keep_labels=1.0), tmp_path / "runs")
+    for taken in (drawn, full):
+        importers.prepare(taken, tmp_path / "runs")
+
+
+def test_tiles_left_out_are_missed_by_other_labels(tmp_path: Path) -> None:
+    root = scene(tmp_path / "raw")
+    few, _ = imported(root, tile_px=TILE)
+    full, _ = imported(root, tile_px=TILE, label="full")
+    recipe = sparsify.Recipe(kind="clicks", budget=2)
+    message = (
+        r"training tiles without a label of kind point were left out.*import the data again with --label"
+    )
+    for options in ({"label": "full"}, {"label": "clicks", "clicks_per_class": 2}):
+        with pytest.raises(ValueError, match=message):
+            importers.prepare(DataConfig(root=str(few.path), **options), tmp_path / "runs")
+        importers.prepare(DataConfig(root=str(full.path), **options), tmp_path / "runs")
+    with pytest.raises(ValueError, match=message):
+        importers.sparsify_dataset(few.path, tmp_path / "derived", recipe)
+    settings = Settings(layout="shards", label="clicks", recipe=recipe)
+    for number, opened in enumerate((few, full)):
+        report = build.derive(opened, settings, tmp_path / f"derived{number}", "train", "name")
+        for split, counts in opened.report["splits"].items():
+            wanted = {name: counts[name] for name in tiles.COUNTS if name in counts}
+            assert wanted and wanted.items() <= report["splits"][split].items()
+
+
 # -------------------------------------------------------------------------------------------------- the cache
 
 
@@ -349,9 +451,17 @@ def test_the_name_of_an_import_follows_its_tiles_and_stays_without_them(tmp_path
     assert len(names) == 4
     settings = Settings(layout="folder", label="full")
     source = layouts.read_layout(root, settings)
-    asked = dataclasses.asdict(settings)
-    for name in ("num_classes", "tile_px", "tile_overlap_px"):
-        del asked[name]
+    before = (
+        "layout",
+        "label",
+        "label_path",
+        "label_format",
+        "stroke_px",
+        "unlabelled_code",
+        "random_pixels",
+    )
+    before += ("clicks_per_class", "label_seed", "skip_bad", "store", "recipe")
+    asked = {name: getattr(settings, name) for name in before}  # in this order; a new field would rename all
     files = [f for items in source.splits.values() for i in items for f in (i.image, i.mask, i.label)]
     facts = [[str(f), f and f.stat().st_size, f and f.stat().st_mtime_ns] for f in files]
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}

@@ -19,6 +19,9 @@ MAX_CLASSES = 250
 """Class ids are 0..K-1 with K at most this, so that they never meet a code."""
 LEAST_TILE_PX = 64
 """Smaller tiles would be mostly border."""
+MOST_TILE_PX = 4096
+"""Tiles of other splits reach 1.5 times the side, and shards refuse images above 8192 * 8192 pixels when they
+are read, which is long after they were cut."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -34,8 +37,8 @@ def check_tiles(tile_px: int, tile_overlap_px: int, label: str) -> None:
         f"{tile_px}; leave that out, or cut the images before they are tagged",
     )
     _require(
-        tile_px == 0 or tile_px >= LEAST_TILE_PX,
-        f"data.tile_px must be 0 (off) or at least {LEAST_TILE_PX} pixels, got {tile_px}",
+        tile_px == 0 or LEAST_TILE_PX <= tile_px <= MOST_TILE_PX,
+        f"data.tile_px must be 0 (off) or {LEAST_TILE_PX}..{MOST_TILE_PX} pixels, got {tile_px}",
     )
     _require(
         tile_px > 0 or tile_overlap_px == 0,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import shards, sparsify
-from sparseg.config import PIXELLESS, DataConfig
+from sparseg.config import DataConfig
 from sparseg.importers import layouts
 from sparseg.importers.build import derive, import_source
+from sparseg.importers.given import refuse_few_of_tiles, refuse_lost_tiles, refuse_settled, to_derive
 from sparseg.importers.source import READ_KINDS, Settings, Source, attach, fingerprint, settings_of
 from sparseg.importers.summary import describe, format_report, inspected
 
@@ -87,12 +88,14 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
     given = listed = None
     if layout == "shards" or isinstance(root, str):
         given = _checked(root, data)
-        _refuse_other_tiles(given, data)
-        if not _to_derive(given, settings, data):
+        refuse_settled(given, data)
+        refuse_few_of_tiles(given.report, data)
+        if not to_derive(given, settings, data):
             print(f"dataset: {describe(given)}")
             return root
         name = _derived_name(given, settings)
     else:
+        refuse_few_of_tiles({"tiles": data.tile_px}, data)
         listed = _listed(root, settings)
         name = fingerprint(listed, settings)
     out = Path(data.shards) if data.shards else Path(storage) / "datasets" / f"{layout}-{data.label}-{name}"
@@ -135,12 +138,13 @@ def sparsify_dataset(
 ) -> dict[str, Any]:
     """An imported dataset -> the folder `out` with training labels drawn from its dense masks -> the report.
 
-    Raises ValueError, in one line, if it has no such split or no masks, or if `out` exists; then nothing is
-    made.
+    Raises ValueError, in one line, if it has no such split or no masks, lacks tiles, or if `out` exists; then
+    nothing is made.
     """
     given = shards.describe(dataset, verify=True)
     if train_split not in given.rows:
         raise ValueError(f"{dataset}: no split {train_split!r}; it has {', '.join(given.rows)}")
+    refuse_lost_tiles(given, train_split, f"labels of kind {recipe.kind}")
     settings = Settings(layout="shards", label=recipe.label, label_seed=recipe.seed, recipe=recipe)
     return derive(shards.open(dataset), settings, out, train_split, _derived_name(given, settings))
 
@@ -190,36 +194,6 @@ def _listed(root: Path, settings: Settings) -> Source:
 
 
 # ------------------------------------------------------------------------------------------- shards -> shards
-
-
-def _refuse_other_tiles(given: shards.Description, data: DataConfig) -> None:
-    asked = {"tile_px": data.tile_px, "tile_overlap_px": data.tile_overlap_px}
-    found = given.report.get("tiles")
-    if data.tile_px and asked != found:
-        how = "tiles of {tile_px} px, {tile_overlap_px} px overlap".format(**found) if found else "no tiles"
-        raise ValueError(
-            f"{given.source}: was imported with {how}, but data.tile_px={data.tile_px}, data.tile_overlap_px="
-            f"{data.tile_overlap_px}; tiles are cut at import: leave these out, or import the raw data again"
-        )
-
-
-def _to_derive(given: shards.Description, settings: Settings, data: DataConfig) -> bool:
-    """Whether the run wants other labels than the dataset has.  Raises ValueError if it cannot have them."""
-    if settings.label == "full" and given.report.get("label", "full") != "full":
-        train = shards.open(given.source, cache=data.cache).splits[data.train_split]
-        if "mask" not in train.features or train.data.column("mask").null_count:
-            raise ValueError(
-                f"{given.source}: imported with label {given.report['label']} and without dense masks, so "
-                "data.label=full is not to be had; import the data again with dense masks"
-            )
-    made = given.report.get("label")
-    other = not settings.drawn and settings.label not in ("full", made) and made is not None
-    if other and {made, settings.label} & set(PIXELLESS):
-        raise ValueError(
-            f"{given.source}: imported with label {made}, but data.label={settings.label}; set --data.label "
-            f"{made}, or import the data again with --label {settings.label}"
-        )
-    return settings.drawn  # for `full` the loader reads the masks
 
 
 def _derived_name(given: shards.Description, settings: Settings) -> str:

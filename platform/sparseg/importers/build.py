@@ -103,9 +103,10 @@ def _summarise(source: Source, settings: Settings, report: dict[str, Any], parts
     totals = _merged(parts, list(source.splits), len(source.names), report)
     for split, total in totals.items():
         if not total.rows and total.extra["tiles_left_out"]:
+            unit = "labelled pixel or box" if settings.label == "box" else "labelled pixel"
             raise ValueError(
                 f"{source.root}: none of the {total.extra['tiles_left_out']} tiles of split {split!r} has a "
-                "labelled pixel; correct the labels, or the value that means unlabelled"
+                f"{unit}; correct the labels, or the value that means unlabelled"
             )
         if source.dense_is_labels and (split != "train" or settings.label == "full" or settings.drawn):
             share = total.counts["labelled"] / max(1, sum(total.counts.values()))
@@ -154,6 +155,8 @@ def derive(
 
     def summarise(parts: shards.Facts) -> None:
         _merged(parts, list(opened.splits), len(opened.names), report)
+        for split, counts in opened.report.get("splits", {}).items():
+            report["splits"][split] |= {name: counts[name] for name in tiles.COUNTS if name in counts}
 
     shards.build(
         str(out),

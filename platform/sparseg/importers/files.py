@@ -159,9 +159,9 @@ def _common_ending(ids: list[str], stems: list[str]) -> str:
 
 def nearest(ids: Iterable[str], stems: Iterable[str]) -> str:
     """`; nearest to a: "b"` for the first id that a label's name resembles, else empty."""
-    candidates = sorted(set(stems))
+    candidates = {Path(stem).name: stem for stem in sorted(stems)}
     for name in list(ids)[:20]:
         close = difflib.get_close_matches(Path(name).name, candidates, n=1, cutoff=0.6)
         if close:
-            return f"; the label name nearest to {name} is {close[0]!r}"
+            return f"; the label name nearest to {name} is {candidates[close[0]]!r}"
     return ""

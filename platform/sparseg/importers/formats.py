@@ -17,7 +17,7 @@ from sparseg.importers import (
     read_voc,
 )
 from sparseg.importers.files import some
-from sparseg.importers.parsing import json_format, read_json, read_xml, shown, xml_format
+from sparseg.importers.parsing import json_format, read_json, read_xml, shown, xml_format, xml_is_empty
 from sparseg.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files
 from sparseg.importers.strokes import Annotations
 from sparseg.importers.weak import Kind, presume_background
@@ -28,13 +28,15 @@ MAX_STROKE_PX = 1000
 
 
 def detect_format(place: Path) -> str:
-    """`png`, or the stroke format at a file or folder, by suffix and then by the first file's content.
+    """`png`, or the stroke format at a file or folder, by suffix and then by the content of the first file.
 
     Raises ValueError naming the file if its content is of no known format.
     """
     files = stroke_files(place, "auto")
-    if not files:
-        return "png"
+    return _format_of(files) if files else "png"
+
+
+def _format_of(files: Sequence[Path]) -> str:
     file = files[0]
     match file.suffix.lower():
         case ".csv":
@@ -47,7 +49,11 @@ def detect_format(place: Path) -> str:
                 'What\'s-the-Point ({"id": [...]}), labelme ("shapes") nor COCO ("images", "annotations")'
             )
         case _:
-            root = read_xml(file)
+            # VOC's file of an image without an object looks as ScribbleSup's of one without a stroke
+            for file in files:
+                root = read_xml(file)
+                if not xml_is_empty(root):
+                    break
             found = xml_format(root)
             seen = f"its root is <{shown(root.tag)[1:-1]}> with {shown([child.tag for child in root[:3]])}"
             looked = (
@@ -68,7 +74,7 @@ def read_strokes(
     """
     if not (math.isfinite(width_px) and 1 <= width_px <= MAX_STROKE_PX):
         raise ValueError(f"data.stroke_px must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
-    found = detect_format(files[0]) if label_format == "auto" else label_format
+    found = _format_of(files) if label_format == "auto" else label_format
     wrong = [file for file in files if file.suffix.lower() != STROKE_SUFFIXES[found]]
     if wrong:
         raise ValueError(

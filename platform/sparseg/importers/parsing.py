@@ -117,6 +117,11 @@ def xml_format(root: Any) -> str | None:
     return None
 
 
+def xml_is_empty(root: Any) -> bool:
+    """Whether it is a VOC or ScribbleSup file of an image in which nothing is annotated."""
+    return root.tag == "annotation" and root.find("object") is None and root.find("polygon") is None
+
+
 def expect(file: Path, found: str | None, wanted: str) -> None:
     """Raise ValueError if a file is recognisably of another format than the one it is read as."""
     if found not in (None, wanted):
@@ -188,16 +193,21 @@ def size(height: Any, width: Any, where: str) -> tuple[int, int]:
     return whole(height, f"{where}, height", 1), whole(width, f"{where}, width", 1)
 
 
+def leaves_folder(path: str) -> bool:
+    """Whether a path, of whatever system, is absolute or may lead out of the folder it starts in."""
+    drive = len(path) > 1 and path[1] == ":"
+    return path.startswith("/") or "\\" in path or ".." in PurePosixPath(path).parts or drive
+
+
 def image_id(name: Any, where: str) -> str:
-    """Id of the image that a file names: the last part of the path, without an image's suffix.
+    """The path by which a file names an image, without the image's suffix; `resolve` finds the image.
 
     Raises ValueError for a path that is absolute or leaves its folder, and for characters no file name has.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{where}: the image's name must be a text, got {shown(name)}")
     parts = PurePosixPath(name).parts
-    drive = len(name) > 1 and name[1] == ":"
-    if name.startswith("/") or "\\" in name or ".." in parts or drive or not parts:
+    if leaves_folder(name) or not parts:
         raise ValueError(
             f"{where}: image {shown(name)} leaves the folder of the images; write its name, or a path "
             "below that folder with /"
@@ -207,7 +217,8 @@ def image_id(name: Any, where: str) -> str:
     last = parts[-1]
     suffix = PurePosixPath(last).suffix
     stem = last.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else last
-    return stem.removesuffix("_leftImg8bit")  # Cityscapes' images are named by what precedes it
+    stem = stem.removesuffix("_leftImg8bit")  # Cityscapes' images are named by what precedes it
+    return "/".join([*parts[:-1], stem])
 
 
 def class_id(label: Any, names: list[str], where: str) -> int:

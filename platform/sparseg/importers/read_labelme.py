@@ -16,6 +16,7 @@ from sparseg.importers.parsing import (
     field,
     image_id,
     json_format,
+    leaves_folder,
     once,
     positions,
     read_json,
@@ -65,7 +66,7 @@ def _image(path: Any, file: Path) -> str:
     """
     if path is None or path == "":
         return image_id(file.stem, str(file))
-    if isinstance(path, str):
+    if isinstance(path, str) and leaves_folder(path):
         last = path.replace("\\", "/").rpartition("/")[2]
         if last and last.rpartition(".")[0] == file.stem:
             return image_id(last, f"{file}, imagePath")

@@ -22,6 +22,7 @@ from sparseg.importers.parsing import (
     shown,
     size,
     xml_format,
+    xml_is_empty,
 )
 from sparseg.importers.strokes import Annotations, Stroke
 from sparseg.importers.weak import Kind, box, tag
@@ -38,8 +39,7 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: K
     for file in files:
         root = read_xml(file)
         objects = root.findall("object")
-        empty = root.tag == "annotation" and not objects and root.find("polygon") is None
-        expect(file, None if empty else xml_format(root), "voc")
+        expect(file, None if xml_is_empty(root) else xml_format(root), "voc")
         if root.tag != "annotation":
             raise ValueError(
                 f"{file}: not a VOC file: expected <annotation> with <object>, found "

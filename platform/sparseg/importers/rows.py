@@ -20,6 +20,7 @@ from sparseg.importers.annotation import (
 )
 from sparseg.importers.files import nearest, some
 from sparseg.importers.formats import read_strokes
+from sparseg.importers.identify import resolve
 from sparseg.importers.source import Item, Settings, Source
 from sparseg.importers.strokes import draw as draw_strokes
 from sparseg.importers.strokes import stored
@@ -69,7 +70,9 @@ def _stroke_annotator(
     """Reads all point or stroke files; the function draws those of one image."""
     files, label_format, width_px = source.point_files, settings.label_format, settings.stroke_px
     if "strokes" not in found:
-        found["strokes"] = read_strokes(files, label_format, source.names, width_px, settings.label)
+        taken_format, named = read_strokes(files, label_format, source.names, width_px, settings.label)
+        ids = {split: [item.id for item in items] for split, items in source.splits.items()}
+        found["strokes"] = taken_format, resolve(named, ids, some(file.name for file in files))
     taken_format, annotated = found["strokes"]
     train = {item.id for item in source.splits["train"]}
     absent = sorted(train - set(annotated.strokes))
@@ -94,7 +97,8 @@ def _stroke_annotator(
         item: Item, mask: np.ndarray | None, shape: tuple[int, int], count: Counter[str]
     ) -> Annotation:
         if item.id not in annotated.strokes:
-            raise BadFileError(f"{item.id}: no clicks in {some(files)}")
+            what = {"tag": "tags", "box": "boxes"}.get(settings.label, "clicks")
+            raise BadFileError(f"{item.id}: no {what} in {some(files)}")
         stated = annotated.sizes.get(item.id, shape)
         if stated != shape:
             turned = " (the image may carry an EXIF rotation)" if stated == shape[::-1] else ""
@@ -164,7 +168,7 @@ def rows(
         }
         if is_cut:
             for tile in tiles.cut(row, image_HW3, settings, total.extra, is_train=split == "train"):
-                total.add(tile["label"], known)
+                total.add(tile["label"], present(settings.label, tile["strokes"]))
                 yield tile
             continue
         total.add(label, known)

@@ -129,12 +129,12 @@ def _drawn(counts: dict[str, Any]) -> list[str]:
     return texts
 
 
-def _cut(counts: dict[str, Any]) -> list[str]:
+def _cut(counts: dict[str, Any], unit: str) -> list[str]:
     """What became of images that are larger than a tile."""
     if "images_cut" not in counts:
         return []
     left_out, kept = counts.get("tiles_left_out", 0), counts.get("tiles", 0)
-    without = f"; {left_out:,} more have no labelled pixel and are left out" if left_out else ""
+    without = f"; {left_out:,} more have no {unit} and are left out" if left_out else ""
     return [f"{counts['images_cut']:,} images are cut into {kept:,} tiles (rows){without}"]
 
 
@@ -203,7 +203,7 @@ def _findings(report: dict[str, Any]) -> list[str]:
             unit += f" or {report['label']}"
         if counts["rows_without_label"]:
             found.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
-        found += [f"{split}: {text}" for text in [*_cut(counts), *_drawn(counts)]]
+        found += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts)]]
         never = [name for name, images in zip(report["classes"], counts["images"], strict=True) if not images]
         if never and split == "train":
             found.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")

@@ -18,13 +18,15 @@ import numpy as np
 from PIL import Image
 
 from sparseg import shards
-from sparseg.config import UNLABELLED
+from sparseg.config import PIXELLESS, UNLABELLED
 from sparseg.importers.annotation import value_counts
 from sparseg.importers.source import Settings
 from sparseg.importers.strokes import pixels, restored
+from sparseg.importers.weak import present
 from sparseg.windows import tile_starts, window_starts
 
 ID_DIGITS = 5  # of a tile's place: names sort as the tiles lie, up to 99,999 px
+COUNTS = ("images_cut", "tiles", "tiles_left_out")  # what `cut` counts, see there
 PART_ITEMS = 4  # images that are imported as one part: a scene takes as long as a hundred photographs
 
 Span = tuple[int, int]
@@ -56,24 +58,24 @@ def cut(
     """The tiles of an image as rows, from top to bottom and left to right.
 
     `whole` is its row without image bytes; where clicks are to be drawn, its label counts for nothing.
-    `count` receives: images_cut, tiles (given), tiles_left_out (of training, without a labelled pixel).
+    `count` receives: images_cut, tiles (given), tiles_left_out (of training, with no labelled pixel or box).
     """
     shape = whole["height"], whole["width"]
     y_spans, x_spans = (spans(length, settings, is_train=is_train) for length in shape)
     recipe = settings.drawing if is_train else None
-    known: dict[str, Any] = {name: whole[name] for name in ("present",) if name in whole}
+    anywhere: list[int] = []
     touched: list[np.ndarray] = []
     if is_train and recipe is None:
         touched = [_touched(stroke, shape, y_spans, x_spans) for stroke in whole["strokes"]]
-        if settings.label != "full":
+        if settings.label not in ("full", *PIXELLESS):
             # A class clicked elsewhere in the image may be in this tile, too: not to be taught as absent.
-            annotated = np.flatnonzero(value_counts(whole["label"])[:UNLABELLED])
-            known["present"] = [*known.get("present", ()), *annotated.tolist()]
+            # Boxes hold all there is of their class, so a tile that none reaches is without it.
+            anywhere = np.flatnonzero(value_counts(whole["label"])[:UNLABELLED]).tolist()
     count["images_cut"] += 1
     for i, (top, bottom) in enumerate(y_spans):
         for j, (left, right) in enumerate(x_spans):
             area = slice(top, bottom), slice(left, right)
-            row = {**known, "id": tile_id(whole["id"], top, left, shape), "strokes": []}
+            row: shards.Row = {"id": tile_id(whole["id"], top, left, shape)}
             row |= {"height": bottom - top, "width": right - left}
             for column in ("label", "mask"):
                 array = whole[column]
@@ -83,7 +85,9 @@ def cut(
             else:
                 on_tile = [s for s, hit in zip(whole["strokes"], touched, strict=True) if hit[i, j]]
                 row["strokes"] = [_shifted(stroke, top, left) for stroke in on_tile]
-            if is_train and not (row["label"] < UNLABELLED).any():
+            boxed = present(settings.label, row["strokes"])
+            row["present"] = boxed or anywhere
+            if is_train and not boxed and not (row["label"] < UNLABELLED).any():
                 count["tiles_left_out"] += 1
                 continue
             count["tiles"] += 1
