@@ -106,7 +106,8 @@ class RunLog:
             "images_per_s": round(rate, 3),
         }
         eta_s = (self.total_steps - step) * self.seconds_timed / self.steps_timed
-        terms = " ".join(f"{name} {values[name]:.4f}" for name in ("total", *TERMS) if values[name])
+        shown = ["total", *(name for name in TERMS if values[name])]
+        terms = " ".join(f"{name} {values[name]:.4f}" for name in shown)
         memory = ""
         if torch.cuda.is_available():
             memory = f" | {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
