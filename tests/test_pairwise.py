@@ -20,7 +20,7 @@ def batch(h: int, w: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return logits, image, torch.rand(2, 1, h, w, generator=generator) < 0.8
 
 
-def pairs(p: Tensor, image: Tensor, valid: Tensor, kernel: Callable[..., float]) -> Tensor:
+def pairs(p: Tensor, colour: Tensor, valid: Tensor, kernel: Callable[..., float]) -> Tensor:
     """(N, N) of one image: kernel, 0 for cells that are not valid; and 1 - P_i . P_j."""
     _, h, w = p.shape
     cells = [(y, x) for y in range(h) for x in range(w)]
@@ -28,7 +28,7 @@ def pairs(p: Tensor, image: Tensor, valid: Tensor, kernel: Callable[..., float])
     for i, (y, x) in enumerate(cells):
         for j, (v, u) in enumerate(cells):
             if valid[0, y, x] and valid[0, v, u]:
-                d2 = float((image[:, y, x] - image[:, v, u]).square().sum()) / 255**2
+                d2 = float((colour[:, y, x] - colour[:, v, u]).square().sum())
                 k[i, j] = kernel(d2, v - y, u - x)
     flat = p.flatten(1)
     return torch.stack([k, 1 - flat.T @ flat])
@@ -40,7 +40,9 @@ def plain_gated(p: Tensor, image: Tensor, valid: Tensor) -> Tensor:
             return 0.0
         return math.exp(-d2 / (2 * 0.1**2) - (dy * dy + dx * dx) / (2 * 6.0**2))
 
-    found = [pairs(p[b], image[b], valid[b], kernel) for b in range(len(p))]
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)[:, None, None]
+    colour = image / 255 / std  # standardised, as the authors' network has it
+    found = [pairs(p[b], colour[b], valid[b], kernel) for b in range(len(p))]
     return torch.stack([(k * unlike).sum() for k, unlike in found]).sum()
 
 
@@ -48,7 +50,7 @@ def plain_dense(p: Tensor, image: Tensor, valid: Tensor) -> Tensor:
     side = 0.2 * max(p.shape[2:])
 
     def kernel(d2: float, dy: int, dx: int) -> float:
-        return math.exp(-d2 / (2 * (15 / 255) ** 2) - (dy * dy + dx * dx) / (2 * side**2))
+        return math.exp(-d2 / (2 * 15**2) - (dy * dy + dx * dx) / (2 * side**2))
 
     total = torch.zeros((), dtype=torch.float64)
     for b in range(len(p)):

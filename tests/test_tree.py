@@ -79,8 +79,10 @@ def test_energy_and_its_gradients_are_those_of_the_plain_form() -> None:
         if plain:
             energy = torch.zeros((), dtype=torch.float64)
             for b in range(2):
-                soft = brute_filter(image[b] / 255, p[b], image[b] / 255, tree.COLOUR_SIGMA)
-                soft = brute_filter(f[b].detach(), soft, f[b], tree.FEATURE_SIGMA)
+                std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)[:, None, None]
+                colour = image[b] / 255 / std  # standardised, as the authors' network has it
+                soft = brute_filter(colour, p[b], colour, 0.02)
+                soft = brute_filter(f[b].detach(), soft, f[b], 1.0)
                 energy = energy + ((p[b] - soft).abs() * unlabelled[b]).sum()
         else:
             energy = tree.energy(f, p, image, unlabelled)

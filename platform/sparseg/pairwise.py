@@ -3,7 +3,7 @@
     E = sum_ij k_ij (1 - P_i . P_j)
     k_ij = exp(-|colour_i - colour_j|^2 / 2 s_c^2 - |place_i - place_j|^2 / 2 s_p^2)
 
-Both work at the decoder's stride and count valid cells only; colours are in 0..1, places in cells.
+Both work at the decoder's stride and count valid cells only; places are in cells.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COLOUR_UNIT = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+"""ImageNet's standard deviations: the gated CRF and the tree energy were published on standardised images."""
 GATED_RADIUS, GATED_COLOUR, GATED_PLACE = 5, 0.1, 6.0
-"""Obukhov et al. 2019: the square window of the neighbours, s_c, s_p."""
-DENSE_COLOUR, DENSE_PLACE = 15 / 255, 0.2
-"""Tang et al., ECCV 2018: s_c; s_p as a share of the longer side (there 100 pixels of about 500)."""
+"""Obukhov et al. 2019: the square window of the neighbours, s_c in COLOUR_UNIT, s_p."""
+DENSE_COLOUR, DENSE_PLACE = 15.0, 0.2
+"""Tang et al., ECCV 2018: s_c of 0..255; s_p as a share of the longer side (there 100 pixels of about 500)."""
 DENSE_CELLS = 2500
 """Most cells of an image whose pairs are all looked at; larger grids are averaged down by a whole factor."""
 
 
 def colours(image_B3HW: Tensor, like_BKhw: Tensor) -> Tensor:
-    """The image (0..255) at the size of a grid, in 0..1 -> (B, 3, h, w)."""
+    """The image at the size of a grid -> (B, 3, h, w), 0..255."""
     size = (like_BKhw.shape[2], like_BKhw.shape[3])
-    return F.interpolate(image_B3HW.to(like_BKhw.dtype) / 255, size=size, mode="bilinear", antialias=True)
+    return F.interpolate(image_B3HW.to(like_BKhw.dtype), size=size, mode="bilinear", antialias=True)
+
+
+def standard_colours(image_B3HW: Tensor, like_BKhw: Tensor) -> Tensor:
+    """`colours` in COLOUR_UNIT; their mean stays, only differences count."""
+    return colours(image_B3HW, like_BKhw) / like_BKhw.new_tensor(COLOUR_UNIT)[:, None, None]
 
 
 def gated_crf(p_BKhw: Tensor, image_B3HW: Tensor, valid_B1hw: Tensor) -> Tensor:
     """Energy over the pairs of a (2 * GATED_RADIUS + 1)^2 window, summed over the cells -> scalar."""
-    colour_B3hw = colours(image_B3HW, p_BKhw)
+    colour_B3hw = standard_colours(image_B3HW, p_BKhw)
     _, _, h, w = p_BKhw.shape
     reach = range(-GATED_RADIUS, GATED_RADIUS + 1)
     total = p_BKhw[:, :, :0].sum()  # 0, of which there is a gradient

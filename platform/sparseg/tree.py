@@ -22,9 +22,10 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparseg.pairwise import colours
+from sparseg.pairwise import standard_colours
 
-COLOUR_SIGMA, FEATURE_SIGMA = 0.02, 1.0  # of squared distances; colours are in 0..1 (the paper's values)
+COLOUR_SIGMA, FEATURE_SIGMA = 0.02, 1.0
+"""The paper's, of squared distances: of colours in `pairwise.COLOUR_UNIT`, of features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ def filter_by(forest: Forest, value_BChw: Tensor, guide_BDhw: Tensor, sigma: flo
 def energy(feature_BDhw: Tensor, p_BKhw: Tensor, image_B3HW: Tensor, unlabelled_B1hw: Tensor) -> Tensor:
     """Sum over unlabelled cells of |P - P*|_1, where P* is P filtered along the colour's tree, then along the
     feature's (Eq. 5 to 7).  image_B3HW: 0..255 -> scalar."""
-    colour_B3hw = colours(image_B3HW, p_BKhw)
+    colour_B3hw = standard_colours(image_B3HW, p_BKhw)
     soft_BKhw = filter_by(grow(colour_B3hw), p_BKhw, colour_B3hw, COLOUR_SIGMA)
     soft_BKhw = filter_by(grow(feature_BDhw), soft_BKhw, feature_BDhw, FEATURE_SIGMA)
     return ((p_BKhw - soft_BKhw).abs() * unlabelled_B1hw).sum()
