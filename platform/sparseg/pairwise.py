@@ -19,7 +19,7 @@ COLOUR_UNIT = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 GATED_RADIUS, GATED_COLOUR, GATED_PLACE = 5, 0.1, 6.0
 """Obukhov et al. 2019: the square window of the neighbours, s_c in COLOUR_UNIT, s_p."""
 DENSE_COLOUR, DENSE_PLACE = 15.0, 0.2
-"""Tang et al., ECCV 2018: s_c of 0..255; s_p as a share of the longer side (there 100 pixels of about 500)."""
+"""Tang et al., ECCV 2018: s_c of 0..255; s_p as a share of the longer side (there 100 pixels of 500)."""
 DENSE_CELLS = 2500
 """Most cells of an image whose pairs are all looked at; larger grids are averaged down by a whole factor."""
 
