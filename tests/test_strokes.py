@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseg.config import UNLABELLED
+from sparseg.importers import strokes
 from sparseg.importers.strokes import Stroke, draw, mask_stroke, pixels, stored
 
 HEIGHT, WIDTH = 13, 17
@@ -40,7 +42,9 @@ polygons = st.builds(
 
 def covered(strokes: Stroke, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     mask = np.zeros(shape, dtype=bool)
-    mask[pixels(strokes, shape)] = True
+    for part in pixels(strokes, shape):
+        assert not mask[part].any(), "no pixel in two parts"
+        mask[part] = True
     return mask
 
 
@@ -83,7 +87,7 @@ def test_every_vertex_inside_has_its_class_unless_drawn_over(strokes: list[Strok
 def test_a_line_is_8_connected_and_near_its_segments(points: list[tuple[float, float]]) -> None:
     shape = (60, 60)
     points = [(y % 40 + 10, x % 40 + 10) for y, x in points]
-    rows, columns = pixels(stroke("line", points), shape)
+    ((rows, columns),) = pixels(stroke("line", points), shape)
     steps = np.maximum(abs(np.diff(rows)), abs(np.diff(columns)))
     assert (steps <= 1).all(), "consecutive pixels touch"
     centres = [(math.floor(y) + 0.5, math.floor(x) + 0.5) for y, x in points]
@@ -106,7 +110,7 @@ def test_clipping_to_the_image_is_drawing_on_a_larger_one(
     points = [(y % 40 - 15, x % 40 - 15) for y, x in points]
     moved = stroke("line", [(y + 20, x + 20) for y, x in points])
     large = np.zeros((60, 60), dtype=bool)
-    large[pixels(moved, large.shape)] = True
+    large = covered(moved, large.shape)
     window = np.zeros_like(large)
     window[20 : 20 + HEIGHT, 20 : 20 + WIDTH] = large[20 : 20 + HEIGHT, 20 : 20 + WIDTH]
     wanted = np.zeros_like(large)
@@ -147,6 +151,33 @@ def test_a_mask_comes_back(seed: int, top: int, left: int, height: int, width: i
     wanted[top : top + height, left : left + width] = mask
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(covered(mask_stroke(2, mask, top, left), (7, 7)), wanted[:7, :7])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.one_of(lines, points, polygons), st.integers(1, 60))
+def test_parts_of_any_size_hold_the_same_pixels(drawn: Stroke, cells: int) -> None:
+    whole = covered(drawn)
+    masked = mask_stroke(1, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strokes, "CELLS_AT_ONCE", cells)
+        np.testing.assert_array_equal(covered(drawn), whole)
+        np.testing.assert_array_equal(covered(masked), whole)
+
+
+@pytest.mark.parametrize("kind", ["polygon", "line", "mask"])
+def test_what_fills_a_scene_needs_little_more_than_its_label_map(kind: str) -> None:
+    side = 3000
+    corners = [(0.0, 0.0), (0.0, float(side)), (float(side), float(side)), (float(side), 0.0)]
+    large = {
+        "polygon": stroke("polygon", corners),
+        "line": stroke("line", corners[::2], width_px=9.0),
+        "mask": mask_stroke(1, np.ones((side, side), dtype=bool)),
+    }[kind]
+    tracemalloc.start()
+    label, _ = draw([large], (side, side), Counter())
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (label == 1).sum() > side and peak_bytes < 10 * label.nbytes
 
 
 # --------------------------------------------------------------------------------------------------- examples

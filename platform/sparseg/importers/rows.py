@@ -17,6 +17,7 @@ from sparseg.importers.annotation import (
     BadFileError,
     converter,
     sparse_encoding,
+    value_counts,
 )
 from sparseg.importers.files import nearest, some
 from sparseg.importers.formats import read_strokes
@@ -211,7 +212,7 @@ class Summary:
 
     def add(self, label_HW: np.ndarray, present: Sequence[int] = ()) -> None:
         """Count a label (H, W) uint8 with codes, and classes known to be there beside its pixels."""
-        count_256 = np.bincount(label_HW.ravel(), minlength=256)
+        count_256 = value_counts(label_HW)
         present_K = count_256[: self.num_classes] > 0
         present_K[list(present)] = True
         self.rows += 1

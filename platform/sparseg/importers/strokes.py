@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ Pixels = tuple[np.ndarray, np.ndarray]
 """Rows and columns of pixels inside the image, int64, possibly repeated."""
 
 EDGES_AT_ONCE = 1024  # of a polygon; bounds the memory of one with very many vertices
+CELLS_AT_ONCE = 2**20  # of the box of a polygon, mask or broad line; bounds that of one that fills a scene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,19 +81,21 @@ def draw(
     drawn = []
     for stroke in sorted(strokes, key=lambda stroke: stroke.class_id != 0):
         unit = "points" if stroke.kind == "point" else "strokes"
-        rows, columns = pixels(stroke, shape)
-        if not len(rows):
+        is_there = False
+        for rows, columns in pixels(stroke, shape):
+            is_there = True
+            before = label_HW[rows, columns]
+            other = (before != UNLABELLED) & (before != stroke.class_id)
+            if other.any():
+                count[f"{unit}_overdrawn"] += len(np.unique((rows * shape[1] + columns)[other]))
+            label_HW[rows, columns] = stroke.class_id
+        if not is_there:
             count[f"{unit}_outside"] += 1
             continue
         count[unit] += 1
         if stroke.kind in ("line", "polygon"):
             outside = vertices_outside(stroke, shape)
             count.update({"vertices_outside": outside} if outside else {})
-        before = label_HW[rows, columns]
-        other = (before != UNLABELLED) & (before != stroke.class_id)
-        if other.any():
-            count[f"{unit}_overdrawn"] += len(np.unique((rows * shape[1] + columns)[other]))
-        label_HW[rows, columns] = stroke.class_id
         drawn.append(stroke)
     return label_HW, drawn
 
@@ -139,19 +142,29 @@ def restored(stroke: dict[str, Any]) -> Stroke:
 # ------------------------------------------------------------------------------------------------ rasterising
 
 
-def pixels(stroke: Stroke, shape: tuple[int, int]) -> Pixels:
-    """The pixels of an image (H, W) that a stroke covers.
+def pixels(stroke: Stroke, shape: tuple[int, int]) -> Iterator[Pixels]:
+    """The pixels of an image (H, W) that a stroke covers, in parts that share none and are not empty.
 
     point: the pixel that holds it, or the pen of its width set there.  line: the 8-connected line through
     the pixels of its vertices (Bresenham), clipped to the image, the pen set on each of its pixels.
     polygon: pixels whose centre is inside (even-odd), or its outline if it is too thin to hold any.
     """
     if stroke.kind == "mask":
-        return _mask_pixels(stroke, shape)
-    if stroke.kind == "polygon":
-        rows, columns = _filled(np.array(stroke.y), np.array(stroke.x), shape)
+        parts = _mask_pixels(stroke, shape)
+    elif stroke.kind == "polygon":
+        parts = _filled(np.array(stroke.y), np.array(stroke.x), shape)
+    else:
+        parts = _line(stroke, shape)
+    is_empty = True
+    for rows, columns in parts:
         if len(rows):
-            return rows, columns
+            is_empty = False
+            yield rows, columns
+    if is_empty and stroke.kind == "polygon":
+        yield from ((rows, columns) for rows, columns in _line(stroke, shape) if len(rows))
+
+
+def _line(stroke: Stroke, shape: tuple[int, int]) -> Iterator[Pixels]:
     corners = [(math.floor(y), math.floor(x)) for y, x in zip(stroke.y, stroke.x, strict=True)]
     if stroke.kind == "polygon":
         corners.append(corners[0])
@@ -159,7 +172,16 @@ def pixels(stroke: Stroke, shape: tuple[int, int]) -> Pixels:
         corners *= 2
     parts = [_segment(start, end, shape) for start, end in itertools.pairwise(corners)]
     rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return (rows, columns) if stroke.width_px <= 1 else _pen(rows, columns, stroke.width_px, shape)
+    if stroke.width_px <= 1:
+        yield rows, columns
+    elif len(rows):
+        yield from _pen(rows, columns, stroke.width_px, shape)
+
+
+def _strips(top: int, bottom: int, width: int) -> Iterator[tuple[int, int]]:
+    """Rows [top, bottom) of a box in parts of CELLS_AT_ONCE cells, or of one row."""
+    height = max(CELLS_AT_ONCE // max(width, 1), 1)
+    return ((start, min(start + height, bottom)) for start in range(top, bottom, height))
 
 
 def _segment(start: tuple[int, int], end: tuple[int, int], shape: tuple[int, int]) -> Pixels:
@@ -180,38 +202,48 @@ def _segment(start: tuple[int, int], end: tuple[int, int], shape: tuple[int, int
     return rows[inside], columns[inside]
 
 
-def _pen(rows: np.ndarray, columns: np.ndarray, width_px: float, shape: tuple[int, int]) -> Pixels:
+def _pen(rows: np.ndarray, columns: np.ndarray, width_px: float, shape: tuple[int, int]) -> Iterator[Pixels]:
     """Pixels at most width / 2 from the centre of a given one, ties to the upper left.
 
     So a horizontal or vertical line of a whole width w covers exactly w pixels across.
     """
-    if not len(rows):
-        return rows, columns
     radius = width_px / 2
     reach = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
-    top, left = max(0, int(rows.min() + reach[0])), max(0, int(columns.min() + reach[0]))
-    height = min(shape[0], int(rows.max() + reach[-1] + 1)) - top
-    width = min(shape[1], int(columns.max() + reach[-1] + 1)) - left
-    steps_hw = np.zeros((height, width + 1), dtype=np.int32)  # +1 where a run starts, -1 after its end
-    for dy in reach:
-        run = reach[(dy + 1e-6) ** 2 + (reach + 1e-6) ** 2 <= radius**2]
-        if dy == 0 and not len(run):
-            run = np.zeros(1, dtype=int)
-        inside = (rows + dy >= top) & (rows + dy < top + height)
-        if not len(run) or not inside.any():
-            continue
-        row, column = rows[inside] + dy - top, columns[inside] - left
-        np.add.at(steps_hw, (row, np.clip(column + run[0], 0, width)), 1)
-        np.add.at(steps_hw, (row, np.clip(column + run[-1] + 1, 0, width)), -1)
-    found = np.nonzero(np.cumsum(steps_hw, axis=1)[:, :-1] > 0)
-    return found[0] + top, found[1] + left
+    left, right = max(0, int(columns.min() + reach[0])), min(shape[1], int(columns.max() + reach[-1] + 1))
+    first, last = max(0, int(rows.min() + reach[0])), min(shape[0], int(rows.max() + reach[-1] + 1))
+    for top, bottom in _strips(first, last, right - left):
+        # +1 where a run starts, -1 after its end
+        steps_hw = np.zeros((bottom - top, right - left + 1), dtype=np.int32)
+        for dy in reach:
+            run = reach[(dy + 1e-6) ** 2 + (reach + 1e-6) ** 2 <= radius**2]
+            if dy == 0 and not len(run):
+                run = np.zeros(1, dtype=int)
+            inside = (rows + dy >= top) & (rows + dy < bottom)
+            if not len(run) or not inside.any():
+                continue
+            row, column = rows[inside] + dy - top, columns[inside] - left
+            np.add.at(steps_hw, (row, np.clip(column + run[0], 0, right - left)), 1)
+            np.add.at(steps_hw, (row, np.clip(column + run[-1] + 1, 0, right - left)), -1)
+        found = np.nonzero(np.cumsum(steps_hw, axis=1)[:, :-1] > 0)
+        yield found[0] + top, found[1] + left
 
 
-def _filled(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> Pixels:
+def _filled(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> Iterator[Pixels]:
     """Pixels whose centre lies inside the closed polygon: parity of the edges crossed from the left."""
-    top = int(np.clip(np.floor(y.min()), 0, shape[0]))
-    bottom = int(np.clip(np.ceil(y.max()), top, shape[0]))
-    crossings_hw = np.zeros((bottom - top, shape[1] + 1), dtype=np.int32)
+    (first, last), (left, right) = (
+        (int(np.clip(np.floor(at.min()), 0, side)), int(np.clip(np.ceil(at.max()), 0, side)))
+        for at, side in ((y, shape[0]), (x, shape[1]))
+    )
+    for top, bottom in _strips(first, last, right - left):
+        found = np.nonzero(np.cumsum(_crossings(y, x, (top, bottom), (left, right)), axis=1)[:, :-1] & 1)
+        yield found[0] + top, found[1] + left
+
+
+def _crossings(y: np.ndarray, x: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+    """How many edges of a closed polygon pass between the centre of a pixel and that of its left neighbour,
+    (h, w + 1) int32 of a box of pixels; the outer columns take what passes beside it."""
+    (top, bottom), (left, right) = rows, columns
+    crossings_hw = np.zeros((bottom - top, right - left + 1), dtype=np.int32)
     y_end, x_end = np.roll(y, -1), np.roll(x, -1)
     for at in range(0, len(y), EDGES_AT_ONCE):
         y0, x0, y1, x1 = (a[at : at + EDGES_AT_ONCE] for a in (y, x, y_end, x_end))
@@ -222,16 +254,16 @@ def _filled(y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> Pixels:
         row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
         row += first[edge]
         share = (row + 0.5 - y0[edge]) / (y1 - y0)[edge]
-        column = np.ceil(x0[edge] + share * (x1 - x0)[edge] - 0.5).clip(0, shape[1]).astype(int)
-        np.add.at(crossings_hw, (row - top, column), 1)
-    rows, columns = np.nonzero(np.cumsum(crossings_hw, axis=1)[:, :-1] & 1)
-    return rows + top, columns
+        column = np.ceil(x0[edge] + share * (x1 - x0)[edge] - 0.5).clip(left, right).astype(int)
+        np.add.at(crossings_hw, (row - top, column - left), 1)
+    return crossings_hw
 
 
-def _mask_pixels(stroke: Stroke, shape: tuple[int, int]) -> Pixels:
-    (top, bottom), (left, right) = map(int, stroke.y), map(int, stroke.x)
-    count = (bottom - top) * (right - left)
+def _mask_pixels(stroke: Stroke, shape: tuple[int, int]) -> Iterator[Pixels]:
+    (first, last), (left, right) = map(int, stroke.y), map(int, stroke.x)
+    count = (last - first) * (right - left)
     flat = np.unpackbits(np.frombuffer(stroke.bits, dtype=np.uint8), count=count)
-    rows, columns = np.nonzero(flat.reshape(bottom - top, right - left))
-    inside = (rows + top < shape[0]) & (columns + left < shape[1])
-    return rows[inside] + top, columns[inside] + left
+    box_hw = flat.reshape(last - first, right - left)[: max(shape[0] - first, 0), : max(shape[1] - left, 0)]
+    for top, bottom in _strips(0, *box_hw.shape):
+        rows, columns = np.nonzero(box_hw[top:bottom])
+        yield rows + top + first, columns + left

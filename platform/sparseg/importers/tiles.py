@@ -116,10 +116,12 @@ def _touched(
 
     The edges of all tiles part the image into cells; the stroke's pixels are gone through once.
     """
-    rows, columns = pixels(restored(stroke), shape)
     y_edges, x_edges = (sorted({edge for span in spans for edge in span}) for spans in (y_spans, x_spans))
     cells = np.zeros((len(y_edges), len(x_edges)), bool)
-    cells[np.searchsorted(y_edges, rows, "right") - 1, np.searchsorted(x_edges, columns, "right") - 1] = True
+    for rows, columns in pixels(restored(stroke), shape):
+        cells[np.searchsorted(y_edges, rows, "right") - 1, np.searchsorted(x_edges, columns, "right") - 1] = (
+            True
+        )
     return np.array(
         [
             [

@@ -99,14 +99,16 @@ def draw_boxes(
     label_HW = np.zeros(shape, dtype=np.uint8)
     drawn = []
     for stroke in sorted(strokes, key=lambda stroke: stroke.class_id != IGNORED):
-        rows, columns = pixels(stroke, shape)
-        if _beside(stroke, shape) or not len(rows):
+        is_there = False
+        for part in () if _beside(stroke, shape) else pixels(stroke, shape):
+            is_there = True
+            label_HW[part] = IGNORED if stroke.class_id == IGNORED else UNLABELLED
+        if not is_there:
             count["boxes_outside"] += 1
             continue
         count["boxes"] += 1
         if vertices_outside(stroke, shape):
             count["boxes_clipped"] += 1
-        label_HW[rows, columns] = IGNORED if stroke.class_id == IGNORED else UNLABELLED
         drawn.append(stroke)
     return label_HW, drawn
 
