@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparseg import shards
-from sparseg.evaluate import TILES, check_views, evaluate, probabilities
+from sparseg.evaluate import TILES, check_views, evaluate, probabilities, strips
 from sparseg.metrics import Counts, confusion
 from sparseg.windows import window_starts
 
@@ -133,6 +133,22 @@ def test_probabilities_equal_the_plain_loop(
     assert found.shape == (2, K, *size) and found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.sum(1), torch.ones(2, *size), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("tiles", [1, 6])
+def test_strips_are_the_prediction_from_the_top_down(
+    tiles: int, flip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TILES, "cpu", tiles)
+    net, image = Net().eval(), picture(90, 40)
+    found = [p.clone() for p in strips(net, image, flip=flip, window_px=16)]
+    assert max(p.shape[2] for p in found) <= 3 * 16, "of a tall image a part is held"
+    assert len(found) > 1
+    torch.testing.assert_close(
+        torch.cat(found, 2), plain(net, image, flip=flip, window_px=16), rtol=0, atol=1e-5
+    )
+    assert sum(1 for _ in strips(net, image, scales=(1.0, 0.5), window_px=16)) == 1
 
 
 def test_each_view_is_computed_once() -> None:

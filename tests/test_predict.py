@@ -26,16 +26,17 @@ def stub(monkeypatch, tmp_path_factory):
         (weights / name).mkdir()
         (weights / name / "model.safetensors").write_text(name)
 
-    def probabilities(model, image_B3HW, *, window_px=None):
+    def strips(model, image_B3HW, *, window_px=None):
         assert model == "network" and image_B3HW.dtype == torch.uint8
         sizes.append((*image_B3HW.shape[2:], window_px))
         red, green = image_B3HW[:, 0].float(), image_B3HW[:, 1].float()
-        return torch.stack([torch.full_like(red, 50.0), red, green], 1).div(100).softmax(1)
+        p = torch.stack([torch.full_like(red, 50.0), red, green], 1).div(100).softmax(1)
+        yield from (p[:, :, :31], p[:, :, 31:66], p[:, :, 66:])
 
     loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
     monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
-    monkeypatch.setattr(evaluate, "probabilities", probabilities)
+    monkeypatch.setattr(evaluate, "strips", strips)
     return sizes
 
 

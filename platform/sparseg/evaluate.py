@@ -3,7 +3,8 @@ counts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,45 +43,91 @@ def probabilities(
     feeds the whole view. Every window goes through the network once, several in a batch."""
     H, W = image_B3HW.shape[2:]
     total: Tensor | None = None
-    for scale in scales:
+    top = 0
+    for p in strips(model, image_B3HW, scales=scales, flip=flip, window_px=window_px, stride_px=stride_px):
+        if p.shape[2] == H:
+            return p
+        if total is None:
+            total = p.new_empty(*p.shape[:2], H, W)
+        total[:, :, top : top + p.shape[2]] = p
+        top += p.shape[2]
+    assert total is not None
+    return total
+
+
+def strips(
+    model: nn.Module,
+    image_B3HW: Tensor,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window_px: int | None = None,
+    stride_px: int | None = None,
+) -> Iterator[Tensor]:
+    """`probabilities` from the top down, (B, K, some rows, W) at a time, so that of a scene little more than
+    one row of windows is held.  With other scales than 1 everything comes at once."""
+    H, W = image_B3HW.shape[2:]
+    mirrored = (False, True) if flip else (False,)
+    number = len(scales) * len(mirrored)
+    if all(scale == 1 for scale in scales):
+        of_views = [
+            _view(model, image_B3HW.flip(3) if turned else image_B3HW, window_px, stride_px)
+            for _, turned in itertools.product(scales, mirrored)
+        ]
+        for parts in zip(*of_views, strict=True):
+            total = parts[0]
+            for turned, p in zip(mirrored * len(scales), parts, strict=True):
+                if p is not parts[0]:
+                    total.add_(p.flip(3) if turned else p)
+            yield total.div_(number) if number > 1 else total
+        return
+    total = image_B3HW.new_zeros((), dtype=torch.float32)
+    for scale, turned in itertools.product(scales, mirrored):
+        size = (max(round(H * scale), 1), max(round(W * scale), 1))
         view = image_B3HW
         if scale != 1.0:
-            size = (max(round(H * scale), 1), max(round(W * scale), 1))
             view = F.interpolate(image_B3HW.float(), size=size, mode="bilinear", align_corners=False)
-        for mirrored in (False, True) if flip else (False,):
-            p = _view(model, view.flip(3) if mirrored else view, window_px, stride_px)
-            p = p.flip(3) if mirrored else p
-            if p.shape[2:] != (H, W):
-                p = F.interpolate(p, size=(H, W), mode="bilinear", align_corners=False)
-            total = p if total is None else total.add_(p)
-    assert total is not None
-    return total.div_(len(scales) * (2 if flip else 1))
+        p = torch.cat(list(_view(model, view.flip(3) if turned else view, window_px, stride_px)), 2)
+        p = p.flip(3) if turned else p
+        if size != (H, W):
+            p = F.interpolate(p, size=(H, W), mode="bilinear", align_corners=False)
+        total = p if total.dim() == 0 else total.add_(p)
+    yield total.div_(number)
 
 
-def _view(model: nn.Module, image_B3HW: Tensor, window_px: int | None, stride_px: int | None) -> Tensor:
+def _view(
+    model: nn.Module, image_B3HW: Tensor, window_px: int | None, stride_px: int | None
+) -> Iterator[Tensor]:
+    """Strips of one view: all rows that no window to come will touch."""
     B, _, H, W = image_B3HW.shape
     if window_px is None or (window_px >= H and window_px >= W):
-        return _softmax_at_image_size(model, image_B3HW)
+        yield _softmax_at_image_size(model, image_B3HW)
+        return
     height, width = min(window_px, H), min(window_px, W)
     stride = stride_px or max(window_px * 2 // 3, 1)
-    areas = [
-        (slice(top, top + height), slice(left, left + width))
-        for top in window_starts(H, height, stride)
-        for left in window_starts(W, width, stride)
+    corners = [
+        (top, left) for top in window_starts(H, height, stride) for left in window_starts(W, width, stride)
     ]
-    total: Tensor | None = None
-    count_HW = image_B3HW.new_zeros(H, W, dtype=torch.float32)
     at_once = max(TILES.get(image_B3HW.device.type, 1) // B, 1)
-    for start in range(0, len(areas), at_once):
-        part = areas[start : start + at_once]
-        tiles = torch.cat([image_B3HW[:, :, rows, columns] for rows, columns in part])
-        for (rows, columns), p in zip(part, _softmax_at_image_size(model, tiles).split(B), strict=True):
-            if total is None:
-                total = p.new_zeros(B, p.shape[1], H, W)
-            total[:, :, rows, columns] += p
-            count_HW[rows, columns] += 1
-    assert total is not None
-    return total.div_(count_HW)
+    first = 0  # the row that `sum_BKhW` and `count_hW` begin with
+    sum_BKhW, count_hW = image_B3HW.new_zeros(2, 0, W, dtype=torch.float32).unbind()
+    for start in range(0, len(corners), at_once):
+        part = corners[start : start + at_once]
+        tiles = torch.cat([image_B3HW[:, :, y : y + height, x : x + width] for y, x in part])
+        p_TKhw = _softmax_at_image_size(model, tiles)
+        if sum_BKhW.dim() == 2:
+            sum_BKhW = sum_BKhW.expand(B, p_TKhw.shape[1], 0, W)
+        missing = (0, 0, 0, part[-1][0] + height - first - len(count_hW))
+        sum_BKhW, count_hW = F.pad(sum_BKhW, missing), F.pad(count_hW, missing)
+        for (y, x), p_BKhw in zip(part, p_TKhw.split(B), strict=True):
+            area = slice(y - first, y - first + height), slice(x, x + width)
+            sum_BKhW[(..., *area)] += p_BKhw
+            count_hW[area] += 1
+        after = corners[start + at_once][0] if start + at_once < len(corners) else H
+        done = after - first
+        if done:
+            yield sum_BKhW[:, :, :done] / count_hW[:done]
+            sum_BKhW, count_hW, first = sum_BKhW[:, :, done:], count_hW[done:], after
 
 
 def check_views(window_px: int | None, stride_px: int | None, scales: Sequence[float]) -> None:

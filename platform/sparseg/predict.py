@@ -144,26 +144,42 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         except ValueError as error:
             yield {"error": str(error)}
             continue
-        p_KHW = predict_image(loaded.model, image_HW3, _device(), **job.views)
         stem = Path(job.folder) / file.stem
-        label_HW, confidence_HW = p_KHW.argmax(0).astype(np.uint8), p_KHW.max(0)
+        label_HW = np.empty(image_HW3.shape[:2], np.uint8)
+        top, sure, unsure, kept = 0, 0.0, 0, []
+        for p_KhW in predict_strips(loaded.model, image_HW3, _device(), **job.views):
+            confidence_hW = p_KhW.max(0)
+            label_HW[top : top + len(confidence_hW)] = p_KhW.argmax(0)
+            top += len(confidence_hW)
+            sure += float(confidence_hW.sum(dtype=np.float64))
+            unsure += int((confidence_hW < UNSURE).sum())
+            if job.probabilities:
+                kept.append(p_KhW.astype(np.float16))
         if job.overlay:
             picture = pictures.encode(pictures.overlay(image_HW3, label_HW, loaded.palette), "JPEG")
             write_whole(stem.with_name(f"{file.stem}_overlay.jpg"), picture)
         if job.probabilities:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, probabilities=p_KHW.astype(np.float16), names=np.array(loaded.names))
+            np.savez_compressed(buffer, probabilities=np.concatenate(kept, 1), names=np.array(loaded.names))
             write_whole(stem.with_name(f"{file.stem}.npz"), buffer.getvalue())
         mask = stem.with_name(f"{file.stem}.png")
         write_whole(mask, shards.encode_label(label_HW, loaded.palette))
-        sure, unsure = float(confidence_HW.mean()), float((confidence_HW < UNSURE).mean())
-        yield job.row(file, "") | {"confidence": f"{sure:.4f}", "unsure": f"{unsure:.4f}"}
+        shares = {"confidence": sure / label_HW.size, "unsure": unsure / label_HW.size}
+        yield job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
 
 
 def predict_image(
     model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
 ) -> NDArray[np.float32]:
     """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size."""
+    return np.concatenate(list(predict_strips(model, image_HW3, device, **views)), axis=1)
+
+
+@torch.inference_mode()
+def predict_strips(
+    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
+) -> Iterator[NDArray[np.float32]]:
+    """`predict_image` from the top down, some rows at a time: see `evaluate.strips`."""
     H, W, _ = image_HW3.shape
     below, right = max(SMALLEST_PX - H, 0), max(SMALLEST_PX - W, 0)
     image_13HW = torch.from_numpy(np.array(image_HW3)).permute(2, 0, 1)[None].to(device)
@@ -171,9 +187,11 @@ def predict_image(
         image_13HW = torch.nn.functional.pad(image_13HW.float(), (0, right, 0, below), mode="replicate").to(
             torch.uint8
         )
-    with torch.inference_mode():
-        p_1KHW = evaluate.probabilities(model, image_13HW, **views)
-    return np.ascontiguousarray(p_1KHW[0, :, :H, :W].float().cpu().numpy())
+    row = 0
+    for p_1KhW in evaluate.strips(model, image_13HW, **views):
+        if row < H:
+            yield p_1KhW[0, :, : H - row, :W].float().cpu().numpy()
+        row += p_1KhW.shape[2]
 
 
 def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
