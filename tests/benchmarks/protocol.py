@@ -42,6 +42,8 @@ METHODS = {
     "agmm+tel": "--loss.method agmm+tel --loss.variance adaptive",
     "gated-crf": "--loss.method gated-crf",
     "gated-crf 0.01": "--loss.method gated-crf --loss.pairwise-weight 0.01",
+    "agmm+gated-crf 0.01": "--loss.method agmm+gated-crf --loss.variance adaptive "
+    "--loss.pairwise-weight 0.01",
     "dense-pairwise": "--loss.method dense-pairwise",
     "agmm posterior": "--loss.method agmm --loss.target posterior --loss.centroids memory "
     "--loss.bandwidth 0.4 --loss.mix-weight 0.3 --loss.label-weight 0 --loss.sep-weight 0 "
