@@ -116,6 +116,17 @@ def test_glob_pattern_and_window(tmp_path, stub):
     assert stub == [(80, 80, 72)] * 2
 
 
+def test_a_scene_is_predicted_by_windows_or_not_at_all(tmp_path, stub, capsys, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_PIXELS", 70 * 91 - 1)
+    source, out = tmp_path / "scene.png", tmp_path / "out"
+    Image.fromarray(picture(70, 91)).save(source)
+    assert predict.predict_folder("ckpt", source, out) == 1
+    err = capsys.readouterr().err
+    assert f"{source}: 91 x 70 pixels" in err and "--window" in err
+    assert predict.predict_folder("ckpt", source, out, window_px=64) == 0
+    assert (out / "scene.png").is_file()
+
+
 def test_unreadable_images_are_named_and_counted_and_the_others_written(tmp_path, stub, capsys):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -127,7 +138,7 @@ def test_unreadable_images_are_named_and_counted_and_the_others_written(tmp_path
     assert [file.name for file in out.glob("*.png")] == ["c.png"]
     err = capsys.readouterr().err
     assert f"{source / 'a.png'}: unreadable" in err and f"{source / 'b.jpg'}: unreadable" in err
-    assert "1 of 3 images" in err and "2 could not be read" in err
+    assert "1 of 3 images" in err and "2 without a mask" in err
 
 
 def test_nothing_is_overwritten_without_force(tmp_path, stub):

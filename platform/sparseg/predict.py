@@ -86,8 +86,8 @@ def predict_folder(
     OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, and the share
     of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again,
     unless the image has changed.
-    ``spread`` hands the work to workers; ``views`` go to `evaluate.probabilities`.  An unreadable image is
-    named on stderr, counted and skipped.
+    ``spread`` hands the work to workers; ``views`` go to `evaluate.probabilities`.  An unreadable image, or
+    one of more than `shards.MAX_PIXELS` without window_px, is named on stderr, counted and skipped.
 
     Raises ValueError, before anything is written, if there is no image, if two share a stem, if an output
     exists (allowed with ``force``) or would replace an input, or if the checkpoint cannot be read.
@@ -115,7 +115,7 @@ def predict_folder(
                 failures += 1
             else:
                 write({**row, "also": also[Path(row["image"])]})
-    refused = f", {failures} could not be read" if failures else ""
+    refused = f", {failures} without a mask (why: above)" if failures else ""
     print(f"{len(files) - failures} of {len(files)} images -> {folder}{refused}", file=sys.stderr)
     return failures
 
@@ -141,6 +141,7 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
     for file in files:
         try:
             image_HW3 = read_image(file)
+            _refuse_whole_scene(file, image_HW3, job.views)
         except ValueError as error:
             yield {"error": str(error)}
             continue
@@ -166,6 +167,16 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         write_whole(mask, shards.encode_label(label_HW, loaded.palette))
         shares = {"confidence": sure / label_HW.size, "unsure": unsure / label_HW.size}
         yield job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
+
+
+def _refuse_whole_scene(file: Path, image_HW3: Array, views: Mapping[str, Any]) -> None:
+    """Raise ValueError for what no memory takes through a network at once, and would end the process."""
+    H, W, _ = image_HW3.shape
+    if views.get("window_px") is None and H * W > shards.MAX_PIXELS:
+        raise ValueError(
+            f"{file}: {W} x {H} pixels, more than the {shards.MAX_PIXELS} that are predicted as a whole; "
+            "predict it by windows, as --window 1024"
+        )
 
 
 def predict_image(

@@ -115,7 +115,7 @@ def _predict(options: argparse.Namespace) -> None:
         **_views(options),
     )
     if unreadable:
-        raise RuntimeError(f"{unreadable} images could not be read (named above)")
+        raise RuntimeError(f"{unreadable} images have no mask (why: above)")
 
 
 def _export(options: argparse.Namespace) -> None:
