@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import rich.console
-import rich.progress
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from sparseg import checkpoint as checkpoints
 from sparseg import evaluate, pictures, shards
@@ -214,12 +214,8 @@ def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
             if number % 50 == 0:
                 print(f"{number}/{total} images", file=sys.stderr, flush=True)
         return
-    columns = (
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    with rich.progress.Progress("images", *columns, console=console, transient=True) as progress:
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress("images", *columns, console=console, transient=True) as progress:
         yield from progress.track(rows, total=total)
 
 
