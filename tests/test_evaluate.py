@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,13 +143,19 @@ def test_strips_are_the_prediction_from_the_top_down(
 ) -> None:
     monkeypatch.setitem(TILES, "cpu", tiles)
     net, image = Net().eval(), picture(90, 40)
-    found = [p.clone() for p in strips(net, image, flip=flip, window_px=16)]
-    assert max(p.shape[2] for p in found) <= 3 * 16, "of a tall image a part is held"
-    assert len(found) > 1
+    found = []
+    for p in strips(net, image, flip=flip, window_px=16):
+        if not found:
+            assert sum(net.images) < 20 * (1 + flip), "of 72 windows, twice as many mirrored"
+        found.append(p.clone())
+        p.fill_(math.nan)  # whoever has it may change it
+    assert max(p.shape[2] for p in found) <= 3 * 16 and len(found) > 1
     torch.testing.assert_close(
         torch.cat(found, 2), plain(net, image, flip=flip, window_px=16), rtol=0, atol=1e-5
     )
     assert sum(1 for _ in strips(net, image, scales=(1.0, 0.5), window_px=16)) == 1
+    with pytest.raises(ValueError, match="stride"):
+        probabilities(net, image, window_px=16, stride_px=40)
 
 
 def test_each_view_is_computed_once() -> None:

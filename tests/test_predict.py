@@ -37,6 +37,7 @@ def stub(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
     monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
     monkeypatch.setattr(evaluate, "strips", strips)
+    monkeypatch.delattr(predict, "predict_image")  # which holds a whole scene
     return sizes
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseg import loader, metrics
+from sparseg import loader, metrics, shards
 from sparseg.metrics import Counts
 from sparseg.mixture import world_size
 from sparseg.windows import window_starts
@@ -51,7 +51,7 @@ def probabilities(
             total = p.new_empty(*p.shape[:2], H, W)
         total[:, :, top : top + p.shape[2]] = p
         top += p.shape[2]
-    assert total is not None
+    assert total is not None and top == H
     return total
 
 
@@ -64,35 +64,37 @@ def strips(
     window_px: int | None = None,
     stride_px: int | None = None,
 ) -> Iterator[Tensor]:
-    """`probabilities` from the top down, (B, K, some rows, W) at a time, so that of a scene little more than
-    one row of windows is held.  With other scales than 1 everything comes at once."""
+    """`probabilities` from the top down, (B, K, some rows, W) at a time.
+
+    Of a scene about three rows of windows are held, six with flip; with other scales than 1 everything, and
+    it comes at once.  Raises ValueError for windows that would leave gaps.
+    """
+    check_views(window_px, stride_px, scales)
     H, W = image_B3HW.shape[2:]
-    mirrored = (False, True) if flip else (False,)
-    number = len(scales) * len(mirrored)
+    views = list(itertools.product(scales, (False, True) if flip else (False,)))
     if all(scale == 1 for scale in scales):
         of_views = [
-            _view(model, image_B3HW.flip(3) if turned else image_B3HW, window_px, stride_px)
-            for _, turned in itertools.product(scales, mirrored)
+            _view(model, image_B3HW.flip(3) if mirrored else image_B3HW, window_px, stride_px)
+            for _, mirrored in views
         ]
-        for parts in zip(*of_views, strict=True):
-            total = parts[0]
-            for turned, p in zip(mirrored * len(scales), parts, strict=True):
-                if p is not parts[0]:
-                    total.add_(p.flip(3) if turned else p)
-            yield total.div_(number) if number > 1 else total
+        for total_BKrW, *others in zip(*of_views, strict=True):
+            for (_, mirrored), p_BKrW in zip(views[1:], others, strict=True):
+                total_BKrW.add_(p_BKrW.flip(3) if mirrored else p_BKrW)
+            yield total_BKrW.div_(len(views)) if others else total_BKrW
         return
-    total = image_B3HW.new_zeros((), dtype=torch.float32)
-    for scale, turned in itertools.product(scales, mirrored):
+    total: Tensor | None = None
+    for scale, mirrored in views:
         size = (max(round(H * scale), 1), max(round(W * scale), 1))
         view = image_B3HW
         if scale != 1.0:
             view = F.interpolate(image_B3HW.float(), size=size, mode="bilinear", align_corners=False)
-        p = torch.cat(list(_view(model, view.flip(3) if turned else view, window_px, stride_px)), 2)
-        p = p.flip(3) if turned else p
+        p = probabilities(model, view.flip(3) if mirrored else view, window_px=window_px, stride_px=stride_px)
+        p = p.flip(3) if mirrored else p
         if size != (H, W):
             p = F.interpolate(p, size=(H, W), mode="bilinear", align_corners=False)
-        total = p if total.dim() == 0 else total.add_(p)
-    yield total.div_(number)
+        total = p if total is None else total.add_(p)
+    assert total is not None
+    yield total.div_(len(views))
 
 
 def _view(
@@ -109,25 +111,25 @@ def _view(
         (top, left) for top in window_starts(H, height, stride) for left in window_starts(W, width, stride)
     ]
     at_once = max(TILES.get(image_B3HW.device.type, 1) // B, 1)
-    first = 0  # the row that `sum_BKhW` and `count_hW` begin with
-    sum_BKhW, count_hW = image_B3HW.new_zeros(2, 0, W, dtype=torch.float32).unbind()
+    first = 0  # the row that `sum_BKrW` and `count_rW` begin with
+    sum_BKrW, count_rW = image_B3HW.new_zeros(2, 0, W, dtype=torch.float32).unbind()
     for start in range(0, len(corners), at_once):
         part = corners[start : start + at_once]
-        tiles = torch.cat([image_B3HW[:, :, y : y + height, x : x + width] for y, x in part])
-        p_TKhw = _softmax_at_image_size(model, tiles)
-        if sum_BKhW.dim() == 2:
-            sum_BKhW = sum_BKhW.expand(B, p_TKhw.shape[1], 0, W)
-        missing = (0, 0, 0, part[-1][0] + height - first - len(count_hW))
-        sum_BKhW, count_hW = F.pad(sum_BKhW, missing), F.pad(count_hW, missing)
-        for (y, x), p_BKhw in zip(part, p_TKhw.split(B), strict=True):
+        windows = torch.cat([image_B3HW[:, :, y : y + height, x : x + width] for y, x in part])
+        p_windows = _softmax_at_image_size(model, windows)
+        if not start:
+            sum_BKrW = sum_BKrW.expand(B, p_windows.shape[1], 0, W)
+        if missing := part[-1][0] + height - first - len(count_rW):
+            sum_BKrW, count_rW = (F.pad(value, (0, 0, 0, missing)) for value in (sum_BKrW, count_rW))
+        for (y, x), p_window in zip(part, p_windows.split(B), strict=True):
             area = slice(y - first, y - first + height), slice(x, x + width)
-            sum_BKhW[(..., *area)] += p_BKhw
-            count_hW[area] += 1
+            sum_BKrW[(..., *area)] += p_window
+            count_rW[area] += 1
         after = corners[start + at_once][0] if start + at_once < len(corners) else H
-        done = after - first
-        if done:
-            yield sum_BKhW[:, :, :done] / count_hW[:done]
-            sum_BKhW, count_hW, first = sum_BKhW[:, :, done:], count_hW[done:], after
+        if done := after - first:
+            yield sum_BKrW[:, :, :done].div_(count_rW[:done])
+            # copies, so that what was yielded can go
+            sum_BKrW, count_rW, first = sum_BKrW[:, :, done:].clone(), count_rW[done:].clone(), after
 
 
 def check_views(window_px: int | None, stride_px: int | None, scales: Sequence[float]) -> None:
@@ -138,6 +140,16 @@ def check_views(window_px: int | None, stride_px: int | None, scales: Sequence[f
         raise ValueError(f"--stride must be between 1 and --window ({window_px}), got {stride_px}")
     if not scales or min(scales) <= 0:
         raise ValueError(f"--scales must be above 0, got {' '.join(f'{scale:g}' for scale in scales)}")
+
+
+def check_scene(where: str, shape: tuple[int, int], window_px: int | None) -> None:
+    """Raise ValueError for what no memory takes through a network at once, and would end the process."""
+    H, W = shape
+    if min(window_px or H, H) * min(window_px or W, W) > shards.MAX_PIXELS:
+        raise ValueError(
+            f"{where}: {W} x {H} pixels, more than the {shards.MAX_PIXELS} that a network takes at once; "
+            "predict it by smaller windows, as --window 1024"
+        )
 
 
 def _softmax_at_image_size(model: nn.Module, image_B3HW: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def predict_folder(
     of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again,
     unless the image has changed.
     ``spread`` hands the work to workers; ``views`` go to `evaluate.probabilities`.  An unreadable image, or
-    one of more than `shards.MAX_PIXELS` without window_px, is named on stderr, counted and skipped.
+    one that is too large without window_px, is named on stderr, counted and skipped.
 
     Raises ValueError, before anything is written, if there is no image, if two share a stem, if an output
     exists (allowed with ``force``) or would replace an input, or if the checkpoint cannot be read.
@@ -141,21 +141,21 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
     for file in files:
         try:
             image_HW3 = read_image(file)
-            _refuse_whole_scene(file, image_HW3, job.views)
+            evaluate.check_scene(str(file), image_HW3.shape[:2], job.views.get("window_px"))
         except ValueError as error:
             yield {"error": str(error)}
             continue
         stem = Path(job.folder) / file.stem
         label_HW = np.empty(image_HW3.shape[:2], np.uint8)
         top, sure, unsure, kept = 0, 0.0, 0, []
-        for p_KhW in predict_strips(loaded.model, image_HW3, _device(), **job.views):
-            confidence_hW = p_KhW.max(0)
-            label_HW[top : top + len(confidence_hW)] = p_KhW.argmax(0)
-            top += len(confidence_hW)
-            sure += float(confidence_hW.sum(dtype=np.float64))
-            unsure += int((confidence_hW < UNSURE).sum())
+        for p_KrW in predict_strips(loaded.model, image_HW3, _device(), **job.views):
+            confidence_rW = p_KrW.max(0)
+            label_HW[top : top + len(confidence_rW)] = p_KrW.argmax(0)
+            top += len(confidence_rW)
+            sure += float(confidence_rW.sum(dtype=np.float64))
+            unsure += int((confidence_rW < UNSURE).sum())
             if job.probabilities:
-                kept.append(p_KhW.astype(np.float16))
+                kept.append(p_KrW.astype(np.float16))
         if job.overlay:
             picture = pictures.encode(pictures.overlay(image_HW3, label_HW, loaded.palette), "JPEG")
             write_whole(stem.with_name(f"{file.stem}_overlay.jpg"), picture)
@@ -169,40 +169,36 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         yield job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
 
 
-def _refuse_whole_scene(file: Path, image_HW3: Array, views: Mapping[str, Any]) -> None:
-    """Raise ValueError for what no memory takes through a network at once, and would end the process."""
-    H, W, _ = image_HW3.shape
-    if views.get("window_px") is None and H * W > shards.MAX_PIXELS:
-        raise ValueError(
-            f"{file}: {W} x {H} pixels, more than the {shards.MAX_PIXELS} that are predicted as a whole; "
-            "predict it by windows, as --window 1024"
-        )
-
-
+@torch.inference_mode()
 def predict_image(
     model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
 ) -> NDArray[np.float32]:
     """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size."""
-    return np.concatenate(list(predict_strips(model, image_HW3, device, **views)), axis=1)
+    H, W, _ = image_HW3.shape
+    p_1KHW = evaluate.probabilities(model, _padded(image_HW3, device), **views)
+    return np.ascontiguousarray(p_1KHW[0, :, :H, :W].float().cpu().numpy())
 
 
 @torch.inference_mode()
 def predict_strips(
     model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
 ) -> Iterator[NDArray[np.float32]]:
-    """`predict_image` from the top down, some rows at a time: see `evaluate.strips`."""
+    """`predict_image` from the top down, (K, some rows, W) at a time: see `evaluate.strips`."""
     H, W, _ = image_HW3.shape
-    below, right = max(SMALLEST_PX - H, 0), max(SMALLEST_PX - W, 0)
-    image_13HW = torch.from_numpy(np.array(image_HW3)).permute(2, 0, 1)[None].to(device)
-    if below or right:
-        image_13HW = torch.nn.functional.pad(image_13HW.float(), (0, right, 0, below), mode="replicate").to(
-            torch.uint8
-        )
     row = 0
-    for p_1KhW in evaluate.strips(model, image_13HW, **views):
+    for p_1KrW in evaluate.strips(model, _padded(image_HW3, device), **views):
         if row < H:
-            yield p_1KhW[0, :, : H - row, :W].float().cpu().numpy()
-        row += p_1KhW.shape[2]
+            yield p_1KrW[0, :, : H - row, :W].float().cpu().numpy()
+        row += p_1KrW.shape[2]
+
+
+def _padded(image_HW3: Array, device: str) -> torch.Tensor:
+    """(1, 3, H, W) uint8, at least SMALLEST_PX high and wide."""
+    image_13HW = torch.from_numpy(np.array(image_HW3)).permute(2, 0, 1)[None].to(device)
+    below, right = (max(SMALLEST_PX - length, 0) for length in image_HW3.shape[:2])
+    if not (below or right):
+        return image_13HW
+    return torch.nn.functional.pad(image_13HW.float(), (0, right, 0, below), mode="replicate").byte()
 
 
 def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:

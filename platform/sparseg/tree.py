@@ -25,7 +25,8 @@ from torch.autograd.function import once_differentiable
 from sparseg.pairwise import standard_colours
 
 COLOUR_SIGMA, FEATURE_SIGMA = 0.02, 1.0
-"""The paper's, of squared distances: of colours in `pairwise.COLOUR_UNIT`, of features."""
+"""Of squared distances: of colours in `pairwise.COLOUR_UNIT` (as published for VOC; 0.002 for Cityscapes), of
+features."""
 
 
 @dataclasses.dataclass(frozen=True)
