@@ -276,8 +276,8 @@ class LossConfig:
     tree_weight: float = 0.4
     """Weight of the tree energy of unlabelled cells. 0 = not computed."""
     pairwise_weight: float = 0.1
-    """Weight of the pairwise energy. 0 = not computed. The published 0.1 is right for dense-pairwise; of
-    gated-crf, a sum over 120 neighbours, 0.01 did better on small images (RESULTS.md)."""
+    """Weight of the pairwise energy. 0 = not computed. 0.1 is published for gated-crf; on small images with
+    random pixels 0.01 did a little better (RESULTS.md)."""
     warmup_epochs: float = 0.0
     """Epochs before L_mix, L_label, L_sep, the tree energy and the pairwise energy start."""
 
