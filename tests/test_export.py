@@ -258,6 +258,7 @@ def test_what_torch_cannot_trace_is_one_line(
             {"to": "tflite"},
             r"--to tflite: no such format; allowed: safetensors, torch-export, onnx, hub",
         ),
+        ("x.onnx", {}, r"x\.onnx: named as what --to onnx writes, but --to is safetensors; add --to onnx"),
         ("file", {}, r"file exists; give another name"),
         ("folder", {"to": "hub"}, r"folder exists; give another name"),
         ("link", {}, r"link exists; give another name"),

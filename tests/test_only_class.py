@@ -40,9 +40,10 @@ def test_it_is_the_cross_entropy_of_images_with_one_class(present: list[list[int
 
 def test_it_needs_a_method_that_knows_what_is_absent() -> None:
     given = case([[0, 1, 0], [1, 0, 0]])
-    for method, used in (("ce", False), ("tel", False), ("agmm", True)):
-        config = LossConfig(method=method, only_weight=1.0, tree_weight=0.0)  # type: ignore[arg-type]
-        assert bool(losses.objective(*given, config)["only"]) is used, method
+    assert losses.objective(*given, LossConfig(method="agmm", only_weight=1.0))["only"] > 0
+    for method in ("ce", "tel"):
+        with pytest.raises(ValueError, match=f"only_weight=1 has no effect with loss.method={method}; take"):
+            LossConfig(method=method, only_weight=1.0)  # type: ignore[arg-type]
 
 
 def test_it_teaches_unlabelled_pixels() -> None:

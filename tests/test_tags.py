@@ -63,8 +63,19 @@ def test_every_format(tmp_path: Path, label_format: str) -> None:
         assert annotations.strokes == {
             image: [tag(k) for k in classes] for image, classes in WANTED[label_format].items()
         }
-    left_out = ["5 shapes were left out"] if label_format == "cvat" else []
-    assert annotations.notes == left_out
+    bare = "1 listed images have no tag, taught to hold no class: img_1"
+    notes = {"csv": [bare], "cvat": ["5 shapes were left out", bare]}
+    assert annotations.notes == notes.get(label_format, [])
+
+
+@pytest.mark.parametrize("label", ["tag", "box"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, label: str) -> None:
+    boxed = '<box label="tree" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    other = {"tag": boxed, "box": '<tag label="tree"/>'}[label]
+    image = f'<image id="0" name="a.jpg" width="20" height="10">{other}</image>'
+    file = test_readers.save(tmp_path, "cvat.xml", f"<annotations>{image}</annotations>")
+    with pytest.raises(ValueError, match=rf"cvat.xml: 1 images and not one {label}"):
+        read_strokes([file], "auto", NAMES, 1.0, label)
 
 
 def test_a_name_with_the_separator_is_one_tag(tmp_path: Path) -> None:
@@ -176,13 +187,18 @@ def test_from_the_command_to_the_samples_of_a_run(tmp_path: Path, capsys: pytest
     assert "wall, brick</li></ul></figcaption>" in page and "0 px labelled<ul" in page
 
 
-def test_images_that_the_file_does_not_list_are_refused_or_left_out(tmp_path: Path) -> None:
+def test_images_that_the_file_does_not_list_are_refused_or_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, told = raw(tmp_path, {})
     first = next(iter(told))
     file = test_readers.save(tmp_path, "tags.csv", f"image,label\n{first},tree\nother,tree\n")
     options = {"label": "tag", "label_path": str(file)}
     with pytest.raises(ValueError, match=r"2 of 3 training images are without label.*--data\.skip-bad"):
         importers.import_dataset("folder", root, tmp_path / "out", **options)
+    assert run(f"import folder {root} {tmp_path}/out --label tag --labels {file} --workers 0") == 2
+    told = capsys.readouterr().err
+    assert "leave them out with --skip-bad" in told and "--data." not in told
     report = importers.import_dataset("folder", root, tmp_path / "out", skip_bad=True, **options)
     assert len(report["refused"]) == 2 and report["splits"]["train"]["images"] == [0, 1, 0]
     assert all("no tags in" in row["reason"] for row in report["refused"])

@@ -97,6 +97,9 @@ def _check(out: Path, to: str, size_px: tuple[int, int], push_to: str | None) ->
         raise ValueError(f"{out} exists; give another name or remove it")
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}; make it or give another name")
+    for other, suffix in (("onnx", ".onnx"), ("torch-export", ".pt2"), ("safetensors", ".safetensors")):
+        if out.suffix == suffix and to != other:
+            raise ValueError(f"{out}: named as what --to {other} writes, but --to is {to}; add --to {other}")
     if to == "torch-export" and out.suffix != ".pt2":
         raise ValueError(f"{out}: torch.export.load expects a name that ends in .pt2; give it one")
     if len(size_px) != 2 or min(size_px) < 2:  # torch.export takes a size of 1 for a constant

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 LABELS = ("point", "scribble", "clicks", "block", "tag", "box", "full")
+IMPORT_FLAGS = {
+    "--data.label-path": "--labels",
+    "--data.label-format": "--format",
+    "--data.label-seed": "--seed",
+    "--data.stroke-px": "--stroke-width",
+    "--data.unlabelled-code": "--unlabelled",
+    "--data.": "--",
+}
+"""What a trainer's flag is called in `sparseg import`; most only lack the group."""
 KINDS = ("point", "clicks", "instance", "disc", "scribble", "block", "tag", "box")
 
 
@@ -112,27 +123,42 @@ def _add_drawing(add: argparse.ArgumentParser) -> None:
 def _import(options: argparse.Namespace) -> None:
     from sparseg import importers
 
-    report = importers.import_dataset(
-        options.layout,
-        options.source,
-        options.out,
-        label=options.label,
-        label_path=options.labels,
-        label_format=options.format,
-        stroke_px=options.stroke_width,
-        unlabelled_code=options.unlabelled,
-        random_pixels=options.random_pixels,
-        clicks_per_class=options.clicks_per_class,
-        label_seed=options.seed,
-        num_classes=options.num_classes,
-        skip_bad=options.skip_bad,
-        store=options.store,
-        tile_px=options.tile_px,
-        tile_overlap_px=options.tile_overlap_px,
-        num_shards=options.shards,
-        workers=options.workers,
-    )
+    with own_flags():
+        report = importers.import_dataset(
+            options.layout,
+            options.source,
+            options.out,
+            label=options.label,
+            label_path=options.labels,
+            label_format=options.format,
+            stroke_px=options.stroke_width,
+            unlabelled_code=options.unlabelled,
+            random_pixels=options.random_pixels,
+            clicks_per_class=options.clicks_per_class,
+            label_seed=options.seed,
+            num_classes=options.num_classes,
+            skip_bad=options.skip_bad,
+            store=options.store,
+            tile_px=options.tile_px,
+            tile_overlap_px=options.tile_overlap_px,
+            num_shards=options.shards,
+            workers=options.workers,
+        )
     print(importers.format_report(report))
+
+
+@contextlib.contextmanager
+def own_flags() -> Iterator[None]:
+    """Errors that advise a trainer's flag, in terms of `sparseg import`."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        for of_trainer, own in IMPORT_FLAGS.items():
+            told = told.replace(of_trainer, own)
+        if told == str(error):
+            raise
+        raise ValueError(told) from error
 
 
 def _sparsify(options: argparse.Namespace) -> None:

@@ -173,8 +173,8 @@ class ModelConfig:
     """timm backbone and DeepLabV3+ decoder, or a light one on a plain vision transformer."""
 
     backbone: str = "resnet101d"
-    """timm model name; anything that offers `features_only` (ResNets, MobileNets, ConvNeXt, ...), and plain
-    vision transformers that take images of any size (DeiT, DINOv2, DINOv3, ...)."""
+    """timm model name: what offers `features_only` at any stride (ResNets, MobileNets, ConvNeXt, ...), or a
+    plain vision transformer that takes images of any size (DeiT, DINOv2, DINOv3, ...)."""
     weights: str = "none"
     """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
     network), or `none` (random, with a warning)."""
@@ -326,6 +326,11 @@ class LossConfig:
             0.5 < self.em_confidence < 1, f"loss.em_confidence must be in (0.5, 1), got {self.em_confidence}"
         )
         _require(0 <= self.em_trust <= 1, f"loss.em_trust must be in [0, 1], got {self.em_trust}")
+        _require(
+            self.only_weight == 0 or self.knows_absent,
+            f"loss.only_weight={self.only_weight:g} has no effect with loss.method={self.method}; take "
+            "ce+absent or a method with agmm",
+        )
         _require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
         for name in ("seg", "mix", "label", "sep", "absent", "only", "tree", "pairwise"):
             value = getattr(self, f"{name}_weight")

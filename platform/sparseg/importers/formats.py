@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sparseg.config import PIXELLESS
 from sparseg.importers import (
     read_coco,
     read_csv,
@@ -20,7 +21,7 @@ from sparseg.importers.files import some
 from sparseg.importers.parsing import json_format, read_json, read_xml, shown, xml_format, xml_is_empty
 from sparseg.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files
 from sparseg.importers.strokes import Annotations
-from sparseg.importers.weak import Kind, presume_background
+from sparseg.importers.weak import Kind, presume_background, with_note_of_bare
 
 Reader = Callable[[Sequence[Path], list[str], float], Annotations]
 
@@ -90,9 +91,12 @@ def read_strokes(
         raise ValueError(
             f"{files[0]}: a voc file has boxes, and no data.label={label}; import it with --label box or tag"
         )
-    if label == "tag":
-        return found, presume_background(_reader(found, "tag")(files, names, width_px), names)
-    return found, _reader(found, "box" if label == "box" else "strokes")(files, names, width_px)
+    if label not in PIXELLESS:
+        return found, _reader(found, "strokes")(files, names, width_px)
+    kind: Kind = "tag" if label == "tag" else "box"
+    read = _reader(found, kind)(files, names, width_px)
+    read = with_note_of_bare(read, label, names, some(files))
+    return found, presume_background(read, names) if kind == "tag" else read
 
 
 def _reader(label_format: str, kind: Kind) -> Reader:

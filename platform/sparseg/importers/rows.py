@@ -157,7 +157,8 @@ def rows(
             refused.append({"split": split, "id": item.id, "reason": str(error)})
             continue
         assert label is not None
-        known = present(settings.label, strokes)
+        is_train = split == "train"
+        known = present(settings.label, strokes) if is_train else []
         row: shards.Row = {
             "id": item.id,
             "label": label,
@@ -168,8 +169,8 @@ def rows(
             "present": known,
         }
         if is_cut:
-            for tile in tiles.cut(row, image_HW3, settings, total.extra, is_train=split == "train"):
-                total.add(tile["label"], present(settings.label, tile["strokes"]))
+            for tile in tiles.cut(row, image_HW3, settings, total.extra, is_train=is_train):
+                total.add(tile["label"], present(settings.label, tile["strokes"]) if is_train else [])
                 yield tile
             continue
         total.add(label, known)

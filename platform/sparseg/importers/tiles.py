@@ -85,9 +85,8 @@ def cut(
             else:
                 on_tile = [s for s, hit in zip(whole["strokes"], touched, strict=True) if hit[i, j]]
                 row["strokes"] = [_shifted(stroke, top, left) for stroke in on_tile]
-            boxed = present(settings.label, row["strokes"])
-            row["present"] = boxed or anywhere
-            if is_train and not boxed and not (row["label"] < UNLABELLED).any():
+            row["present"] = (present(settings.label, row["strokes"]) if is_train else []) or anywhere
+            if is_train and not row["strokes"] and not (row["label"] < UNLABELLED).any():
                 count["tiles_left_out"] += 1
                 continue
             count["tiles"] += 1

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sparseg.config import IGNORED, PIXELLESS, UNLABELLED
+from sparseg.importers.files import some
 from sparseg.importers.strokes import Annotations, Stroke, pixels, vertices_outside
 
 Kind = Literal["strokes", "tag", "box"]
@@ -22,11 +23,14 @@ BACKGROUND = "background"
 
 
 def present(label: str, stored: Sequence[dict[str, Any]]) -> list[int]:
-    """Classes that the stored strokes name although no pixel shows them; of other label kinds none.
+    """Classes of a training image that may be there although no pixel shows them; of other label kinds none.
 
-    A stroke that others draw over names its class too, but clicks count by what is left of them.
+    Those that its strokes name, and with boxes the background: there may be some of it inside of each.  A
+    stroke that others draw over names its class too, but clicks count by what is left of them.
     """
-    return sorted({stroke["class"] for stroke in stored}) if label in PIXELLESS else []
+    if label not in PIXELLESS:
+        return []
+    return sorted({stroke["class"] for stroke in stored} | ({0} if label == "box" else set()))
 
 
 # ------------------------------------------------------------------------------------------------ for readers
@@ -63,6 +67,25 @@ def not_a_box(what: str, where: str) -> ValueError:
         f"{where}: {what}, but data.label=box reads boxes only, for what has none would be taught to be "
         "background; draw a box instead, or import the file with --label scribble"
     )
+
+
+def with_note_of_bare(found: Annotations, label: str, names: Sequence[str], where: str) -> Annotations:
+    """Tags or boxes with a note of the listed images that have none.
+
+    Raises ValueError if no image has any: the files hold something else.
+    """
+    bare = sorted(name for name, strokes in found.strokes.items() if not strokes)
+    if bare and len(bare) == len(found.strokes):
+        raise ValueError(
+            f"{where}: {len(bare)} images and not one {label}; data.label={label} reads nothing else: set "
+            "--data.label or --data.label-path"
+        )
+    if not bare:
+        return found
+    is_background = label == "box" or names[0].casefold() == BACKGROUND
+    what = f"taken to be class 0, {names[0]!r}, as a whole" if is_background else "taught to hold no class"
+    note = f"{len(bare)} listed images have no {label}, {what}: {some(bare)}"
+    return Annotations(found.strokes, found.sizes, [*found.notes, note])
 
 
 def presume_background(found: Annotations, names: Sequence[str]) -> Annotations:
