@@ -118,3 +118,25 @@ def test_a_filtering_network_can_be_exported(tmp_path: Path) -> None:
     train.run(config)
     out = export.export(config.folder, tmp_path / "x.pt2", to="torch-export", size_px=test_export.TRACED_PX)
     assert out.exists()
+
+
+def test_compiled_it_is_called_as_it_is_and_not_unrolled() -> None:
+    feature = torch.rand(1, 4, 6, 7, generator=torch.Generator().manual_seed(0))
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, example_inputs: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    def around(x: Tensor) -> Tensor:
+        return 2 * bilateral.smooth(x + 1)
+
+    found = []
+    for of in (around, torch.compile(around, backend=keep)):
+        x = feature.clone().requires_grad_()
+        value = of(x)
+        found.append((value, torch.autograd.grad(value.square().sum(), x)[0]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    parts = [m for graph in graphs for m in graph.modules() if isinstance(m, torch.fx.GraphModule)]
+    assert 0 < sum(len(part.graph.nodes) for part in parts) < 50
