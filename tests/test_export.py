@@ -36,6 +36,7 @@ ENVIRONMENT = {
 BACKBONES = ("resnet10t", "mobilenetv3_small_050", "mobilenetv2_100")
 SIZES = [(64, 96), (65, 91), (131, 70), (33, 47), (1, 1), (7, 150)]  # from the third on with sides below 64
 TRACED_PX = (72, 80)
+NAMED = {"safetensors": "x.safetensors", "torch-export": "x.pt2", "onnx": "x.onnx", "hub": "x"}
 
 has_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export.ONNX_PACKAGES),
@@ -330,7 +331,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(
     damage(copy / "model.safetensors")
     before = listing(tmp_path)
     with pytest.raises(ValueError, match=words) as refusal:
-        export.export(copy, tmp_path / "x.pt2", to=to)
+        export.export(copy, tmp_path / NAMED[to], to=to)
     assert "\n" not in str(refusal.value) and listing(tmp_path) == before
 
 
@@ -365,7 +366,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
     monkeypatch.setattr(export, "_traced", lambda *_: None)
     monkeypatch.setattr(place, name, fail)
     with pytest.raises((type(error), RuntimeError), match=str(error)):
-        export.export(run_folder, tmp_path / "x.pt2", to=to, size_px=(40, 40))
+        export.export(run_folder, tmp_path / NAMED[to], to=to, size_px=(40, 40))
     assert len(reached) == 1 and len(reached[0]) >= 1  # it had begun to write
     assert listing(tmp_path) == []
 
