@@ -136,10 +136,11 @@ def check_views(window_px: int | None, stride_px: int | None, scales: Sequence[f
     """Raise ValueError naming the flag if windows would leave gaps, or a scale is none."""
     if window_px is not None and window_px < 1:
         raise ValueError(f"--window must be at least 1 pixel, got {window_px}")
-    if stride_px is not None and window_px is None:
-        raise ValueError(f"--stride {stride_px} needs --window, the size of the windows that it moves")
-    if stride_px is not None and window_px is not None and not 1 <= stride_px <= window_px:
-        raise ValueError(f"--stride must be between 1 and --window ({window_px}), got {stride_px}")
+    if stride_px is not None:
+        if window_px is None:
+            raise ValueError(f"--stride {stride_px} needs --window, the size of the windows that it moves")
+        if not 1 <= stride_px <= window_px:
+            raise ValueError(f"--stride must be between 1 and --window ({window_px}), got {stride_px}")
     if not scales or min(scales) <= 0:
         raise ValueError(f"--scales must be above 0, got {' '.join(f'{scale:g}' for scale in scales)}")
 

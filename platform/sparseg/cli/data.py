@@ -123,7 +123,7 @@ def _add_drawing(add: argparse.ArgumentParser) -> None:
 def _import(options: argparse.Namespace) -> None:
     from sparseg import importers
 
-    with own_flags():
+    with _own_flags():
         report = importers.import_dataset(
             options.layout,
             options.source,
@@ -148,7 +148,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def own_flags() -> Iterator[None]:
+def _own_flags() -> Iterator[None]:
     """Errors that advise a trainer's flag, in terms of `sparseg import`."""
     try:
         yield

@@ -85,8 +85,9 @@ def cut(
             else:
                 on_tile = [s for s, hit in zip(whole["strokes"], touched, strict=True) if hit[i, j]]
                 row["strokes"] = [_shifted(stroke, top, left) for stroke in on_tile]
-            row["present"] = (present(settings.label, row["strokes"]) if is_train else []) or anywhere
-            if is_train and not row["strokes"] and not (row["label"] < UNLABELLED).any():
+            named = present(settings.label, row["strokes"]) if is_train else []
+            row["present"] = named or anywhere
+            if is_train and not any(named) and not (row["label"] < UNLABELLED).any():
                 count["tiles_left_out"] += 1
                 continue
             count["tiles"] += 1
@@ -118,9 +119,8 @@ def _touched(
     y_edges, x_edges = (sorted({edge for span in spans for edge in span}) for spans in (y_spans, x_spans))
     cells = np.zeros((len(y_edges), len(x_edges)), bool)
     for rows, columns in pixels(restored(stroke), shape):
-        cells[np.searchsorted(y_edges, rows, "right") - 1, np.searchsorted(x_edges, columns, "right") - 1] = (
-            True
-        )
+        down, across = np.searchsorted(y_edges, rows, "right"), np.searchsorted(x_edges, columns, "right")
+        cells[down - 1, across - 1] = True
     return np.array(
         [
             [
