@@ -11,7 +11,7 @@ from typing import Any
 import fixtures
 import numpy as np
 
-from sparseg import shards
+from sparseg.data import shards
 
 NAMES = ["sky", "road", "car"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparseg import losses
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
 
 TERMS = brute_force.TERMS
 MIXTURE_TERMS = ("mix", "label", "sep")

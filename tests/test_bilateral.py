@@ -11,7 +11,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from sparseg import bilateral, export, model, train
+from sparseg.network import bilateral, segmenter
+from sparseg.inference import export
+from sparseg import train
 from sparseg.config import ModelConfig
 
 
@@ -101,7 +103,7 @@ def test_the_decoder_filters_its_feature(backbone: str) -> None:
         config = ModelConfig(
             backbone=backbone, output_stride=16, aspp_dilations=(1,), feature_channels=8, bilateral=filtered
         )
-        networks.append(model.build(config, 3, quiet=True).eval())
+        networks.append(segmenter.build(config, 3, quiet=True).eval())
     plain, filtering = networks
     assert list(plain.state_dict()) == list(filtering.state_dict())
     image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)

@@ -24,13 +24,14 @@ from PIL import Image
 from test_cli import run
 from test_readers import changed
 
-from sparseg import importers, shards, sparsify
-from sparseg.config import IGNORED, UNLABELLED, DataConfig
-from sparseg.importers import read_coco, read_cvat, read_labelme, read_voc
-from sparseg.importers.formats import read_strokes
-from sparseg.importers.strokes import Stroke, stored
-from sparseg.importers.weak import draw_boxes, present
-from sparseg.loader import TrainingSamples, collate
+from sparseg.data import importers, shards, sparsify
+from sparseg.config import DataConfig, IGNORED, UNLABELLED
+from sparseg.data.importers.readers.coco import read
+from sparseg.data.importers.readers import cvat, labelme, voc
+from sparseg.data.importers.readers import read_strokes
+from sparseg.data.strokes import Stroke, stored
+from sparseg.data.importers.tags_and_boxes import draw_boxes, present
+from sparseg.data.loader import TrainingSamples, collate
 
 NAMES = test_readers.NAMES
 
@@ -52,10 +53,10 @@ CVAT = """<annotations><image id="0" name="img_0.jpg" width="32" height="24"><ta
 <box label="tree" xtl="10" ytl="12" xbr="14" ybr="18" z_order="1"/>
 <box label="wall, brick" xtl="0" ytl="0" xbr="2" ybr="2"/></image></annotations>"""
 FORMATS: dict[str, tuple[Callable[..., Any], str, Any]] = {
-    "coco": (partial(read_coco.read, kind="box"), "instances.json", COCO),
-    "labelme": (partial(read_labelme.read, kind="box"), "img_0.json", LABELME),
-    "cvat": (partial(read_cvat.read, kind="box"), "annotations.xml", CVAT),
-    "voc": (read_voc.read, "img_0.xml", test_tags.VOC),
+    "coco": (partial(read, kind="box"), "instances.json", COCO),
+    "labelme": (partial(labelme.read, kind="box"), "img_0.json", LABELME),
+    "cvat": (partial(cvat.read, kind="box"), "annotations.xml", CVAT),
+    "voc": (voc.read, "img_0.xml", test_tags.VOC),
 }
 
 

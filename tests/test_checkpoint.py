@@ -17,8 +17,9 @@ import safetensors.torch
 import tiny
 import torch
 
-from sparseg import checkpoint, train
-from sparseg import model as networks
+from sparseg.runs import checkpoint
+from sparseg import train
+from sparseg.network import segmenter as networks
 from sparseg.config import Config, with_overrides
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")

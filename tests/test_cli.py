@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from sparseg import checkpoint, cli, train
+from sparseg.runs import checkpoint
+from sparseg import cli, train
 
 
 def run(words: str) -> int:

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import shards
+from sparseg.data import shards
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.shards import codec, region
+from sparseg.data.shards import image_windows, images
 
 GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
 
@@ -45,7 +45,7 @@ def png_header(width: int, height: int, bits: int = 8, colour_type: int = 2) -> 
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
-    return codec.PNG_SIGNATURE + body
+    return images.PNG_SIGNATURE + body
 
 
 def tiff(height: int, width: int, bands: int, bits: int) -> bytes:
@@ -173,12 +173,12 @@ def test_our_labels_take_the_short_way_and_damaged_ones_are_found_in_it() -> Non
     label = np.full((60, 80), UNLABELLED, np.uint8)
     label[3, 4] = 9
     data = shards.encode_label(label)
-    assert codec._plain_png(data) is not None
+    assert images._plain_png(data) is not None
     for at in range(8, len(data) - 12, 7):
         if not data[37:].startswith(b"PLTE") or 41 <= at < 41 + 768:
             continue  # a changed colour changes no value
         broken = data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
-        assert codec._plain_png(broken) is None, at
+        assert images._plain_png(broken) is None, at
     with pytest.raises(ValueError, match="unreadable or truncated label"):
         shards.decode_label(data[: len(data) // 2])
     with pytest.raises(ValueError, match="8-bit palette or grey PNG, got mode RGB"):
@@ -240,8 +240,8 @@ def test_less_is_decoded_where_the_format_lets_one() -> None:
     np.testing.assert_array_equal(shards.decode_window(cut, (5, 10, 90, 200)), whole[10:200, 5:90])
     with pytest.raises(ValueError, match="unreadable or truncated"):
         shards.decode_window(cut, (5, 10, 90, 500))
-    part, _, size = region._shortened(KINDS["png"](noise), (5, 10, 90, 200))
-    assert codec.load(part).size == (500, 200) and size == (600, 500)
+    part, _, size = image_windows._shortened(KINDS["png"](noise), (5, 10, 90, 200))
+    assert images.load(part).size == (500, 200) and size == (600, 500)
     data = shards.encode_fast(noise)
     damaged = bytearray(data)
     damaged[-1000:] = bytes(1000)  # the last tile
@@ -289,7 +289,7 @@ SEEDS += [
 def hostile(draw: st.DrawFn) -> bytes:
     """Random bytes, or a real file with bytes changed, cut out, repeated or cut off."""
     if draw(st.integers(0, 9)) == 0:
-        return draw(st.sampled_from([b"", b"\xff\xd8\xff", codec.PNG_SIGNATURE, b"II*\0", b"GIF89a"])) + draw(
+        return draw(st.sampled_from([b"", b"\xff\xd8\xff", images.PNG_SIGNATURE, b"II*\0", b"GIF89a"])) + draw(
             st.binary(max_size=200)
         )
     data = bytearray(draw(st.sampled_from(SEEDS)))
@@ -327,7 +327,7 @@ def test_hostile_bytes_raise_value_error_only(data: bytes, corner: int) -> None:
 
 def test_a_header_of_the_fast_form_that_lies_is_refused() -> None:
     data = bytearray(shards.encode_fast(picture(200, 300)))
-    head = len(region._tiff_head(200, 300))
+    head = len(image_windows._tiff_head(200, 300))
     for at in (head, head + 4, head + 4 * 6):  # places and sizes of tiles
         lying = data.copy()
         lying[at : at + 4] = b"\xff\xff\xff\x7f"

@@ -11,15 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg.colour import (
-    LUMA,
-    RGB_TO_YIQ,
-    ColourChange,
-    blur,
-    change_colour,
-    colour_matrix,
-    draw_colour,
-)
+from sparseg.data.colour import ColourChange, LUMA, RGB_TO_YIQ, blur, change_colour, colour_matrix, draw_colour
 
 
 def muted(seed: int, size: tuple[int, int] = (30, 40)) -> np.ndarray:

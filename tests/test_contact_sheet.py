@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import cli, contact_sheet, importers, shards
+from sparseg import cli
+from sparseg.reports import dataset_page
+from sparseg.data import importers, shards
 from sparseg.config import IGNORED, UNLABELLED
 
 PALETTE = [(10, 10, 10), (250, 20, 20), (20, 240, 20), (30, 30, 250)]
@@ -55,7 +57,7 @@ def inspect(words: list[str]) -> int:
 
 @given(st.lists(st.lists(st.integers(0, 8), max_size=4), max_size=30), st.integers(1, 12))
 def test_chosen_rows_show_every_class(present: list[list[int]], count: int) -> None:
-    rows = contact_sheet.choose_rows(present, count)
+    rows = dataset_page.choose_rows(present, count)
     assert rows == sorted(set(rows)) and all(0 <= row < len(present) for row in rows)
     assert {k for row in rows for k in present[row]} == {k for classes in present for k in classes}
     assert len(rows) >= min(count, len(present))
@@ -63,7 +65,7 @@ def test_chosen_rows_show_every_class(present: list[list[int]], count: int) -> N
 
 
 def test_rows_beyond_the_classes_are_spread() -> None:
-    assert contact_sheet.choose_rows([[0]] * 100, 5) == [0, 13, 38, 62, 87]
+    assert dataset_page.choose_rows([[0]] * 100, 5) == [0, 13, 38, 62, 87]
 
 
 # -------------------------------------------------------------------------------------------------- pictures
@@ -74,7 +76,7 @@ def test_a_click_of_one_pixel_is_a_disc_with_a_rim(height: int, width: int) -> N
     label = np.full((height, width), UNLABELLED, np.uint8)
     y, x = height // 3, width // 2 + 1  # an odd column: no nearest-neighbour thumbnail would keep it
     label[y, x] = 1
-    picture = contact_sheet.picture_of(np.full((height, width, 3), 128, np.uint8), label, PALETTE)
+    picture = dataset_page.picture_of(np.full((height, width, 3), 128, np.uint8), label, PALETTE)
     h, w, _ = picture.shape
     assert max(h, w) in (450, 480) and abs(h / w - height / width) < 0.01
     disc = np.abs(picture.astype(int) - PALETTE[1]).sum(2) < 60
@@ -88,7 +90,7 @@ def test_a_click_of_one_pixel_is_a_disc_with_a_rim(height: int, width: int) -> N
 def test_a_stroke_is_thick_and_has_no_rings_inside() -> None:
     label = np.full((300, 400), UNLABELLED, np.uint8)
     label[150, 50:350] = 2
-    picture = contact_sheet.picture_of(np.full((300, 400, 3), 128, np.uint8), label, PALETTE).astype(int)
+    picture = dataset_page.picture_of(np.full((300, 400, 3), 128, np.uint8), label, PALETTE).astype(int)
     middle = np.abs(picture[150, 60:340] - PALETTE[2]).sum(1)
     assert (middle < 30).all()
     column = np.abs(picture[:, 200] - PALETTE[2]).sum(1) < 30
@@ -98,7 +100,7 @@ def test_a_stroke_is_thick_and_has_no_rings_inside() -> None:
 def test_dense_labels_are_laid_over_and_void_is_not() -> None:
     label = np.full((100, 100), 3, np.uint8)
     label[:, 50:] = IGNORED
-    picture = contact_sheet.picture_of(np.full((100, 100, 3), 128, np.uint8), label, PALETTE)
+    picture = dataset_page.picture_of(np.full((100, 100, 3), 128, np.uint8), label, PALETTE)
     assert picture.shape == (400, 400, 3)
     assert picture[200, 100, 2] > 180 and picture[200, 300].tolist() == [128, 128, 128]
 
@@ -133,7 +135,7 @@ class Page(HTMLParser):
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     data = dataset(tmp_path)
-    contact_sheet.write_contact_sheet(data, tmp_path / "new" / "a.html", [("from", "<x>")], rows_per_split=2)
+    dataset_page.write_contact_sheet(data, tmp_path / "new" / "a.html", [("from", "<x>")], rows_per_split=2)
     text = (tmp_path / "new" / "a.html").read_text()
     page = Page(text)
     assert page.open == [] and not {"script", "link", "iframe", "b>"} & set(page.tags)
@@ -155,14 +157,14 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     with pytest.raises(ValueError, match="--rows must be at least 1, got 0"):
-        contact_sheet.write_contact_sheet(data, tmp_path / "a.html", [], rows_per_split=0)
+        dataset_page.write_contact_sheet(data, tmp_path / "a.html", [], rows_per_split=0)
     with pytest.raises(ValueError, match=r"a\.html: cannot be written"):
         (tmp_path / "a.html").mkdir()
-        contact_sheet.write_contact_sheet(data, tmp_path / "a.html", [])
+        dataset_page.write_contact_sheet(data, tmp_path / "a.html", [])
     broken = data.splits["val"].map(lambda row: {"image": {"bytes": b"no image", "path": None}})
     data.splits["val"] = broken
     with pytest.raises(ValueError, match=r"split 'val', row v0: unreadable or truncated image"):
-        contact_sheet.write_contact_sheet(data, tmp_path / "b.html", [])
+        dataset_page.write_contact_sheet(data, tmp_path / "b.html", [])
     assert not (tmp_path / "b.html").exists()
 
 

@@ -13,7 +13,9 @@ import pytest
 import tiny
 from driving import Driver, logged, processes, s3_server, wait_until
 
-from sparseg import checkpoint, config, shards
+from sparseg.runs import checkpoint
+from sparseg import config
+from sparseg.data import shards
 
 pytestmark = pytest.mark.slow
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparseg import shards
-from sparseg.evaluate import TILES, check_views, evaluate, probabilities, strips
-from sparseg.metrics import Counts, confusion
-from sparseg.windows import window_starts
+from sparseg.data import shards
+from sparseg.evaluation.counts import TILES, check_views, evaluate, probabilities, strips
+from sparseg.evaluation.metrics import Counts, confusion
+from sparseg.common.tiling import window_starts
 
 K = 3
 

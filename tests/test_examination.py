@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 import tiny
 
-from sparseg import capacity, checkpoint, examination, launch, metrics, shards, train
+from sparseg.launch import cluster
+from sparseg.runs import checkpoint
+from sparseg.evaluation import evaluate, metrics
+from sparseg import launch, train
+from sparseg.data import shards
 
 VAL = [(48, 48), (40, 52), (33, 61), (48, 48), (48, 48), (64, 40)]
 
@@ -37,7 +41,7 @@ def in_pieces(task: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
 
 def test_scores_are_those_of_the_validation(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     alone, data, best = trained
-    found = examination.examine(alone, data, "val")
+    found = evaluate.examine(alone, data, "val")
     assert found["miou"] == best["miou"] and found["iou"] == best["iou"]
     assert [image["row"] for image in found["images"]] == list(range(len(VAL)))
     assert json.loads(json.dumps(found))["images"][0].keys() >= {"id", "miou", "pixel_accuracy", "confidence"}
@@ -46,8 +50,8 @@ def test_scores_are_those_of_the_validation(trained: tuple[Path, Path, dict[str,
 
 def test_scores_of_an_image_are_those_of_it_alone(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     alone, data, _ = trained
-    [image] = [image for image in examination.examine(alone, data, "val")["images"] if image["row"] == 2]
-    counts, _ = examination.examine_part(str(alone), str(data), "val", {}, [[2]])
+    [image] = [image for image in evaluate.examine(alone, data, "val")["images"] if image["row"] == 2]
+    counts, _ = evaluate.examine_part(str(alone), str(data), "val", {}, [[2]])
     scored = metrics.scores(counts.confusion_KK, checkpoint.load_model(alone).names)
     assert (image["miou"], image["pixel_accuracy"]) == (scored["miou"], scored["pixel_accuracy"])
 
@@ -55,7 +59,7 @@ def test_scores_of_an_image_are_those_of_it_alone(trained: tuple[Path, Path, dic
 def test_workers_give_the_same_numbers_to_the_last_bit(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     alone, data, _ = trained
     views = {"scales": (0.5, 1.0), "flip": True, "window_px": 40}
-    assert examination.examine(alone, data, "val", **views) == examination.examine(
+    assert evaluate.examine(alone, data, "val", **views) == evaluate.examine(
         alone, data, "val", spread=in_pieces, **views
     )
 
@@ -67,11 +71,11 @@ def test_ray_workers_give_the_same_numbers_and_errors(
     import ray
 
     alone, data, _ = trained
-    monkeypatch.setattr(examination, "PART_BATCHES", 1)
-    expected = examination.examine(alone, data, "val")
+    monkeypatch.setattr(evaluate, "PART_BATCHES", 1)
+    expected = evaluate.examine(alone, data, "val")
     try:
         for workers in (1, 2):
-            found = examination.examine(
+            found = evaluate.examine(
                 alone, data, "val", spread=lambda task, parts, n=workers: launch.spread(task, parts, n)
             )
             assert found == expected
@@ -89,8 +93,8 @@ def test_table_names_every_class(
     trained: tuple[Path, Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone, data, _ = trained
-    found = examination.examine(alone, data, "val")
-    examination.show(found)
+    found = evaluate.examine(alone, data, "val")
+    evaluate.show(found)
     shown = capsys.readouterr().out
     for name in found["iou"]:
         assert name in shown
@@ -102,11 +106,11 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     alone, data, _ = trained
     with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
-        examination.examine(alone, data, "test")
+        evaluate.examine(alone, data, "test")
     rows = {"val": lambda: tiny.rows(VAL, 500, dense=True)}
     shards.write(tmp_path / "other", rows, ["a", "b", "c"])
     with pytest.raises(ValueError, match="has classes"):
-        examination.examine(alone, tmp_path / "other", "val")
+        evaluate.examine(alone, tmp_path / "other", "val")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_what_does_not_go_together_is_refused(
 def test_all_workers_fit_at_once(
     nodes: list[tuple[float, float]], workers: int, gpus: float, free: float, each: int
 ) -> None:
-    assert capacity.cpus_each(nodes, workers, gpus, free) == each
+    assert cluster.cpus_each(nodes, workers, gpus, free) == each
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_workers_that_can_never_fit_are_refused(
     nodes: list[tuple[float, float]], workers: int, gpus: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        capacity.cpus_each(nodes, workers, gpus, 100)
+        cluster.cpus_each(nodes, workers, gpus, 100)
 
 
 def test_sparse_labels_alone_are_refused(trained: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -150,4 +154,4 @@ def test_sparse_labels_alone_are_refused(trained: tuple[Path, Path, dict[str, An
 
     shards.write(tmp_path / "none", {"val": rows}, list(trained[2]["iou"]))
     with pytest.raises(ValueError, match="no pixel of split 'val' has a class"):
-        examination.examine(trained[0], tmp_path / "none", "val")
+        evaluate.examine(trained[0], tmp_path / "none", "val")

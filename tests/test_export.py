@@ -23,7 +23,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from sparseg import checkpoint, config, evaluate, export, model, predict, tracing
+from sparseg.runs import checkpoint
+from sparseg import config
+from sparseg.evaluation import counts
+from sparseg.inference import export, predict, timm_for_export
+from sparseg.network import segmenter
 
 NAMES, PALETTE = ["sky", "road", "a|b"], [(0, 0, 255), (128, 64, 0), (1, 2, 3)]
 STEP, MIOU = 7, 0.625
@@ -61,7 +65,7 @@ def settings(**overrides: Any) -> config.Config:
 def network(of: config.Config) -> nn.Module:
     """Statistics and classifier as after a training: its probabilities depend on the image."""
     torch.manual_seed(0)
-    made = model.build(of.model, len(NAMES), quiet=True)
+    made = segmenter.build(of.model, len(NAMES), quiet=True)
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -95,7 +99,7 @@ def expected(of: nn.Module, image_B3HW: Tensor) -> Tensor:
     """What evaluation gives; of images below 64 pixels, what `sparseg predict` does."""
     with torch.inference_mode():
         if min(image_B3HW.shape[2:]) >= predict.SMALLEST_PX:
-            return evaluate.probabilities(of, image_B3HW)
+            return counts.probabilities(of, image_B3HW)
         alone = [predict.predict_image(of, image.permute(1, 2, 0).numpy()) for image in image_B3HW]
         return torch.stack([torch.from_numpy(p_KHW) for p_KHW in alone])
 
@@ -211,7 +215,7 @@ def test_onnx_gives_the_networks_probabilities_and_says_what_it_is(
 def test_whole_numbers_pad_as_timm_does(kernel: int, stride: int, dilation: int) -> None:
     for length in range(1, 40):
         wanted = timm.layers.padding.get_same_padding(length, kernel, stride, dilation)
-        assert tracing.same_padding(length, kernel, stride, dilation) == wanted
+        assert timm_for_export.same_padding(length, kernel, stride, dilation) == wanted
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_what_torch_cannot_trace_is_one_line(
     def depends_on_values(of: nn.Module, image_B3HW: Tensor) -> Tensor:
         return image_B3HW if image_B3HW.sum() > 5 else -image_B3HW
 
-    monkeypatch.setattr(evaluate, "probabilities", depends_on_values)
+    monkeypatch.setattr(counts, "probabilities", depends_on_values)
     with pytest.raises(RuntimeError, match=r"^torch\.export cannot trace test_efficientnet: .+$") as failure:
         export.export(run_folder, tmp_path / "x.pt2", to="torch-export", size_px=(48, 70))
     assert "\n" not in str(failure.value) and os.listdir(tmp_path) == []

@@ -16,7 +16,10 @@ import pytest
 import tiny
 from driving import Driver, logged, newest_step, s3_server, wait_until, workers
 
-from sparseg import checkpoint, exits, saver, shards, train
+from sparseg.runs import background_save, checkpoint
+from sparseg.common import process
+from sparseg.data import shards
+from sparseg.train import loop
 
 pytestmark = pytest.mark.slow
 LONG = {"optim.max_steps": 4000, "optim.epochs": 4000, "run.validate_every": 9999.0}
@@ -109,15 +112,15 @@ def test_a_worker_that_hangs_is_reported_with_stacks_by_those_who_wait_for_it(tm
     assert driver.code() == 130, driver.output
 
 
-def quick_saver(folder: Path) -> saver.Saver:
-    return saver.Saver(folder, waits_s=(0.1, 0.1))
+def quick_saver(folder: Path) -> background_save.Saver:
+    return background_save.Saver(folder, waits_s=(0.1, 0.1))
 
 
 def test_a_store_that_goes_away_ends_the_run_after_its_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "Saver", quick_saver)
-    monkeypatch.setattr(train.runlog.RunLog, "pause", lambda self: time.sleep(0.2))  # a save takes its time
+    monkeypatch.setattr(loop, "Saver", quick_saver)
+    monkeypatch.setattr(loop.runlog.RunLog, "pause", lambda self: time.sleep(0.2))  # a save takes its time
     tiny.dataset(tmp_path)
     mirror = {"run.storage": "s3://store-that-goes/runs", "run.mirror": str(tmp_path / "mirror")}
     settings = tiny.config(
@@ -134,7 +137,7 @@ def test_a_store_that_goes_away_ends_the_run_after_its_last_good_checkpoint(
 
         def run() -> None:
             try:
-                train.run(settings)
+                loop.run(settings)
             except BaseException as error:
                 failures.append(error)
 
@@ -142,13 +145,13 @@ def test_a_store_that_goes_away_ends_the_run_after_its_last_good_checkpoint(
         thread.start()
         assert wait_until(lambda: newest_step(settings) >= 9, 60)
     thread.join(120)
-    assert isinstance(failures[0], saver.SaveError)
+    assert isinstance(failures[0], background_save.SaveError)
     text = str(failures[0])
     assert "could not be written" in text and "the last good one is that of step " in text, text
     good = int(text.split("that of step ")[1].split(";")[0])
     assert "again in 0.1 s" in capfd.readouterr().err
     with s3_server(port):
-        assert train.run(settings)["steps"] == 40
+        assert loop.run(settings)["steps"] == 40
     assert f"going on after step {good} " in capfd.readouterr().out
     assert [line["step"] for line in logged(settings)] == list(range(1, 41))
 
@@ -171,7 +174,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.dataset(tmp_path)
-    monkeypatch.setattr(train, "Saver", quick_saver)
+    monkeypatch.setattr(loop, "Saver", quick_saver)
     settings = tiny.config(
         tmp_path,
         {
@@ -182,10 +185,10 @@ def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(
             "optim.epochs": 99,
         },
     )
-    code = exits.guarded(lambda: train.run(settings))
+    code = process.guarded(lambda: loop.run(settings))
     assert code == 1
     saved = checkpoint.all_of(settings.folder)
     assert saved and not list(settings.folder.glob(".partial-*"))
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
-    assert train.run(settings)["steps"] == 12
+    assert loop.run(settings)["steps"] == 12
     assert [line["step"] for line in logged(settings)] == list(range(1, 13))

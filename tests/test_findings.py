@@ -12,7 +12,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from sparseg import checkpoint, cli, config, examination, findings, shards, train
+from sparseg.runs import checkpoint
+from sparseg import cli, config, train
+from sparseg.evaluation import evaluate
+from sparseg.reports import evaluation_section
+from sparseg.data import shards
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
     data = tiny.dataset(folder)
     settings = tiny.config(folder, {"optim.max_steps": 2, "run.tensorboard": True})
     train.run(settings)
-    return settings.folder, data, examination.examine(settings.folder, data, "val")
+    return settings.folder, data, evaluate.examine(settings.folder, data, "val")
 
 
 def test_every_number_is_on_the_page(trained: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -33,7 +37,7 @@ def test_every_number_is_on_the_page(trained: tuple[Path, Path, dict[str, Any]],
         )
     assert ended.value.code == 0
     page = (tmp_path / "r.html").read_text()
-    for _, key in findings.SCORES:
+    for _, key in evaluation_section.SCORES:
         assert f"<b>{100 * found[key]:.1f}</b>" in page, key
     table = page.split("Confusion: truth in rows")[1].split("</table>")[0]
     for row in found["confusion"]:
@@ -47,7 +51,7 @@ def test_every_number_is_on_the_page(trained: tuple[Path, Path, dict[str, Any]],
 def test_worst_and_best_are_what_the_examination_says(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     run, data, found = trained
     order = sorted(found["images"], key=lambda image: image["miou"])
-    worst, best, _ = findings.sheets_of(run, data, found, count=2, train_split="train")
+    worst, best, _ = evaluation_section.sheets_of(run, data, found, count=2, train_split="train")
     assert order[0]["id"] in worst and order[1]["id"] in worst
     assert order[-1]["id"] in best and order[-2]["id"] in best
 
@@ -57,16 +61,16 @@ def test_an_image_without_any_truth_is_neither_worst_nor_best(
 ) -> None:
     run, data, found = trained
     unknown = [{**image, "miou": None} for image in found["images"]]
-    sheets = findings.sheets_of(run, data, {**found, "images": unknown}, count=2, train_split="train")
+    sheets = evaluation_section.sheets_of(run, data, {**found, "images": unknown}, count=2, train_split="train")
     assert list(sheets) == ["Images of train with what was annotated"]
-    assert not findings.sheets_of(run, data, {**found, "images": unknown}, count=0, train_split="train")
+    assert not evaluation_section.sheets_of(run, data, {**found, "images": unknown}, count=0, train_split="train")
 
 
 def test_what_is_wrong_is_marked_where_it_is(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     run, data, found = trained
     record = shards.open(data).splits["val"][0]
     loaded = checkpoint.load_model(run)
-    row = findings._row(loaded, record, found["views"], findings._dense_row)
+    row = evaluation_section._row(loaded, record, found["views"], evaluation_section._dense_row)
     changed = (row["wrong"].astype(int) != row["image"]).any(-1)
     agree = (row["truth"] == row["prediction"]).all(-1)
     assert changed.any() and not (changed & agree).any()
@@ -74,16 +78,16 @@ def test_what_is_wrong_is_marked_where_it_is(trained: tuple[Path, Path, dict[str
 
 def test_every_image_of_a_sheet_is_large_enough_to_see(trained: tuple[Path, Path, dict[str, Any]]) -> None:
     run, data, found = trained
-    for png in findings.sheets_of(run, data, found, count=1, train_split="train").values():
+    for png in evaluation_section.sheets_of(run, data, found, count=1, train_split="train").values():
         with Image.open(io.BytesIO(png)) as sheet:
-            assert sheet.width >= 2 * findings.CELL_PX
+            assert sheet.width >= 2 * evaluation_section.CELL_PX
 
 
 @pytest.mark.parametrize(
     ("length", "count", "rows"), [(10, 3, [0, 3, 6]), (2, 5, [0, 1]), (0, 3, []), (9, 0, [])]
 )
 def test_rows_are_spread_over_the_split(length: int, count: int, rows: list[int]) -> None:
-    assert findings.spread_over(length, count) == rows
+    assert evaluation_section.spread_over(length, count) == rows
 
 
 def test_tensorboard_has_the_pictures_of_each_validation(trained: tuple[Path, Path, dict[str, Any]]) -> None:

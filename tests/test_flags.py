@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from sparseg import flags
+from sparseg.config import command_line
 from sparseg.config import Config, sections, to_dict, with_overrides
 
 
@@ -43,7 +43,7 @@ def help_text() -> str:
     module, patch = tiny.trainer("voc"), pytest.MonkeyPatch()
     patch.setenv("COLUMNS", "80")
     with contextlib.redirect_stdout(io.StringIO()) as stdout, pytest.raises(SystemExit) as stop:
-        flags.parse(module.recipe(), ["--help"], description=module.__doc__ or "")
+        command_line.parse(module.recipe(), ["--help"], description=module.__doc__ or "")
     patch.undo()
     assert stop.value.code in (0, None)
     return stdout.getvalue()
@@ -70,13 +70,13 @@ def test_help_shows_the_recipes_values_and_the_two_other_flags(help_text: str) -
 
 def test_without_flags_the_recipe_comes_out() -> None:
     recipe = with_overrides(Config(), {"optim.epochs": 7})
-    assert flags.parse(recipe, []) == (recipe, False)
+    assert command_line.parse(recipe, []) == (recipe, False)
 
 
 def test_flags_go_over_the_recipe() -> None:
     recipe = with_overrides(Config(), {"optim.epochs": 7, "optim.batch_size": 5})
     words = "--optim.epochs 2 --loss.method ce+absent --model.aspp-dilations 3 5 --data.colour --dry-run"
-    settings, dry_run = flags.parse(recipe, [*words.split(), "--optim.no-channels-last"])
+    settings, dry_run = command_line.parse(recipe, [*words.split(), "--optim.no-channels-last"])
     expected = {
         "optim.epochs": 2,
         "loss.method": "ce+absent",
@@ -93,7 +93,7 @@ def test_a_saved_run_replaces_the_recipe_and_flags_go_over_it(tmp_path: Path, fo
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_dict(saved)))
     recipe = with_overrides(Config(), {"optim.batch_size": 5})
-    settings, _ = flags.parse(recipe, ["--optim.epochs", "2", *form.format(path).split()])
+    settings, _ = command_line.parse(recipe, ["--optim.epochs", "2", *form.format(path).split()])
     assert settings == with_overrides(saved, {"optim.epochs": 2})
 
 
@@ -123,7 +123,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     words: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        flags.parse(Config(), words.split())
+        command_line.parse(Config(), words.split())
     out, err = capsys.readouterr()
     assert (stop.value.code, out, len(err.splitlines())) == (2, "", 1)
     assert re.search(f"error: .*{named}", err), err
@@ -145,7 +145,7 @@ def test_a_wrong_config_file_is_one_line_and_exit_code_2(
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(SystemExit) as stop:
-        flags.parse(Config(), ["--config", str(path)])
+        command_line.parse(Config(), ["--config", str(path)])
     out, err = capsys.readouterr()
     assert (stop.value.code, out, len(err.splitlines())) == (2, "", 1)
     assert named in err and str(path) in err

@@ -8,10 +8,10 @@ import fixtures
 import numpy as np
 import pytest
 
-from sparseg import importers, shards
+from sparseg.data import importers, shards
 from sparseg.config import UNLABELLED
-from sparseg.importers.identify import resolve
-from sparseg.importers.strokes import Annotations, Stroke
+from sparseg.data.importers.readers.image_names import resolve
+from sparseg.data.strokes import Annotations, Stroke
 
 FLAT = {"train": ["a", "b"], "val": ["c"]}
 BOTH = {"train": ["a", "x/a", "x/b"], "val": ["y/c", "y/d"]}

@@ -11,9 +11,10 @@ import tiny
 import torch
 from torch import Tensor
 
-from sparseg import losses, pairwise, tree
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
-from sparseg.mixture import Memory
+from sparseg import losses
+from sparseg.losses import pairwise, tree_energy
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
+from sparseg.losses.mixture import Memory
 
 ON = {
     "ce": {"seg"},
@@ -76,7 +77,7 @@ def test_terms_are_means_over_the_cells_they_look_at() -> None:
     p = given["logits_BKhw"].softmax(1)
     label = given["label_BHW"][:, None, ::4, ::4]  # nearest: the first pixel of each cell
     unlabelled, valid = label == UNLABELLED, label != IGNORED
-    energy = tree.energy(given["feature_BDhw"], p, given["image_B3HW"], unlabelled)
+    energy = tree_energy.energy(given["feature_BDhw"], p, given["image_B3HW"], unlabelled)
     torch.testing.assert_close(evaluate("tel", given)[0]["tree"], energy / unlabelled.sum())
     near = pairwise.gated_crf(p, given["image_B3HW"], valid)
     torch.testing.assert_close(evaluate("gated-crf", given)[0]["pairwise"], near / valid.sum())
@@ -112,7 +113,7 @@ def test_any_number_of_ranks_gives_the_same_loss_and_gradient(tmp_path: Path) ->
 
 
 def test_weight_0_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "energy", None)
+    monkeypatch.setattr(tree_energy, "energy", None)
     monkeypatch.setattr(pairwise, "gated_crf", None)
     given = batch()
     for method in ("agmm+tel", "agmm+gated-crf"):

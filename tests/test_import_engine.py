@@ -23,13 +23,13 @@ import pytest
 from counting import NAMES, build_numbers, open_reader
 from driving import s3_server
 
-from sparseg import importers, shards
+from sparseg.data import importers, shards
 from sparseg.config import DataConfig
-from sparseg.importers import layouts
-from sparseg.importers.build import import_source
-from sparseg.importers.source import Settings
-from sparseg.shards import parts, pool, upload
-from sparseg.shards.remote import filesystem
+from sparseg.data.importers import layouts
+from sparseg.data.importers.build import import_source
+from sparseg.data.importers.source import Settings
+from sparseg.data.shards.writing import parts, pool, upload
+from sparseg.data.shards.cache import filesystem
 
 ROOT = Path(__file__).resolve().parents[1]
 

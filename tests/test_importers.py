@@ -20,9 +20,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from sparseg import importers, shards, sparsify
-from sparseg.config import IGNORED, UNLABELLED, DataConfig
-from sparseg.importers import layout_cityscapes
+from sparseg.data import importers, shards, sparsify
+from sparseg.config import DataConfig, IGNORED, UNLABELLED
+from sparseg.data.importers.layouts import cityscapes
 
 
 def imported(layout: str, root: Path, **options: Any) -> tuple[shards.ShardedDataset, dict[str, Any]]:
@@ -174,7 +174,7 @@ def test_wrong_codes_are_refused(tmp_path: Path, code: int, declared: int | None
 
 
 def test_cityscapes_ids_are_mapped(tmp_path: Path) -> None:
-    table = dict(zip(layout_cityscapes.CITYSCAPES_IDS, range(19), strict=True))
+    table = dict(zip(cityscapes.CITYSCAPES_IDS, range(19), strict=True))
     dataset, report = imported("cityscapes", fixtures.cityscapes(tmp_path / "raw", train=6), label="full")
     for name, label in labels(dataset, "train").items():
         raw = fixtures.dense_mask(name, 34, 0)

@@ -20,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import cli, importers, shards
+from sparseg import cli
+from sparseg.data import importers, shards
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.importers import files, layout_ade20k, layout_cityscapes, layouts
-from sparseg.importers.source import Settings
+from sparseg.data.importers import files, layouts
+from sparseg.data.importers.layouts import ade20k, cityscapes
+from sparseg.data.importers.source import Settings
 
 
 def imported(layout: str, root: Path, **options: Any) -> tuple[shards.ShardedDataset, dict[str, Any]]:
@@ -349,9 +351,9 @@ def test_rules_give_classes_and_codes_or_one_line(
     count_256[list(counts)] = list(counts.values())
     try:
         if which == "ade":
-            found = layout_ade20k.sparse_rule(K, count_256, declared, "there")
+            found = ade20k.sparse_rule(K, count_256, declared, "there")
         else:
-            found = layout_cityscapes.sparse_rule(count_256, declared, "there")
+            found = cityscapes.sparse_rule(count_256, declared, "there")
     except ValueError as error:
         assert str(error).startswith("there: ") and "\n" not in str(error)
         return

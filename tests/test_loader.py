@@ -18,19 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import loader, shards
-from sparseg.config import IGNORED, UNLABELLED, Config
-from sparseg.loader import (
-    Batch,
-    Microbatches,
-    permutation,
-    rows_of_step,
-    share,
-    training_batches,
-    validation_batches,
-    validation_rows,
-)
-from sparseg.nodes import Node
+from sparseg.data import loader, shards
+from sparseg.config import Config, IGNORED, UNLABELLED
+from sparseg.data.loader import Batch, Microbatches, permutation, rows_of_step, share, training_batches, validation_batches, validation_rows
+from sparseg.data.node_shards import Node
 
 SIZES = [(48, 48), (40, 60), (33, 35), (70, 50), (48, 48), (36, 64), (52, 44)]
 

@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparseg import losses
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
 
 
 @pytest.fixture(autouse=True, scope="module")

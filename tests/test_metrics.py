@@ -8,15 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.metrics import (
-    CALIBRATION_BINS,
-    Counts,
-    boundary_counts,
-    confusion,
-    count,
-    detailed_scores,
-    scores,
-)
+from sparseg.evaluation.metrics import CALIBRATION_BINS, Counts, boundary_counts, confusion, count, detailed_scores, scores
 
 K = 3
 

@@ -23,9 +23,10 @@ from loss_batches import (
 )
 from torch import Tensor
 
-from sparseg import losses, mixture
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
-from sparseg.mixture import Memory
+from sparseg import losses
+from sparseg.losses import mixture
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
+from sparseg.losses.mixture import Memory
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 10_000)

@@ -17,7 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from sparseg.config import ModelConfig
-from sparseg.model import GlobalBatchNorm2d, Segmenter, build, check_crop, with_global_batch_norm
+from sparseg.network.segmenter import GlobalBatchNorm2d, Segmenter, build, check_crop, with_global_batch_norm
 
 BACKBONES = ("test_resnet", "resnet18", "mobilenetv3_small_050", "convnext_atto")
 K, D = 5, 8

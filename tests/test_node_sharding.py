@@ -18,10 +18,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseg import loader, nodes, shards, train
+from sparseg.data import loader, node_shards, shards
+from sparseg import train
 from sparseg.config import Config
-from sparseg.loader import Microbatches, rows_of_step
-from sparseg.nodes import Node, shards_of_node
+from sparseg.data.loader import Microbatches, rows_of_step
+from sparseg.data.node_shards import Node, shards_of_node
 
 CPU = torch.device("cpu")
 SIZES = [(48, 48)] * 10
@@ -200,7 +201,7 @@ def test_batches_hold_the_rows_of_the_node(folder: Path) -> None:
     whole = shards.open(folder / "data").splits["train"]
     samples = loader.TrainingSamples(whole, 3, config.data, config.run.seed)
     for node in of_workers([1, 1]):
-        opened = nodes.open_part(config, config.data.root, node, CPU)
+        opened = node_shards.open_part(config, config.data.root, node, CPU)
         part = opened.parts["train"]
         steps = {"first_step": 1, "last_step": 4}
         found = list(loader.training_batches(opened, config, rank=node.rank, world=2, node=node, **steps))
@@ -215,29 +216,29 @@ def test_batches_hold_the_rows_of_the_node(folder: Path) -> None:
 def test_fewer_shards_than_nodes_are_refused(folder: Path) -> None:
     config = configure(folder)
     with pytest.raises(ValueError, match=r"has 5 shards, too few for 6 nodes.*--shards 24, or use --data"):
-        nodes.open_part(config, folder / "data", Node(5, 6, 0, 1, 5), CPU)
+        node_shards.open_part(config, folder / "data", Node(5, 6, 0, 1, 5), CPU)
     whole = dataclasses.replace(config, data=dataclasses.replace(config.data, sharding="global"))
-    assert len(nodes.open_part(whole, folder / "data", Node(5, 6, 0, 1, 5), CPU).splits["train"]) == 10
+    assert len(node_shards.open_part(whole, folder / "data", Node(5, 6, 0, 1, 5), CPU).splits["train"]) == 10
 
 
 def test_a_dataset_whose_shards_are_not_counted_is_refused(folder: Path, tmp_path: Path) -> None:
     manifests.version_1(tiny.dataset(tmp_path))
     for _ in range(2):
         with pytest.raises(ValueError, match=r"count the rows of each shard.*import the data again"):
-            nodes.open_part(configure(folder), tmp_path / "data", Node(0, 2, 0, 1, 0), CPU)
+            node_shards.open_part(configure(folder), tmp_path / "data", Node(0, 2, 0, 1, 0), CPU)
         (tmp_path / "data" / "sparseg.json").unlink(missing_ok=True)  # plain save_to_disk
 
 
 def on_nodes(rank: int, world: int, folder: str) -> dict[str, Any]:
     """Two steps of a run on two nodes, with one worker and two; the other four by two workers of one node."""
     if world == 3:
-        here = nodes.here(min(rank, 1), max(rank - 1, 0), 1 if rank == 0 else 2, CPU)
+        here = node_shards.here(min(rank, 1), max(rank - 1, 0), 1 if rank == 0 else 2, CPU)
     else:
-        here = nodes.here(0, rank, 2, CPU)
+        here = node_shards.here(0, rank, 2, CPU)
     config = configure(Path(folder), here.rank)
     error = ""
     try:
-        nodes.open_part(config, Path(folder) / "damaged", here, CPU)
+        node_shards.open_part(config, Path(folder) / "damaged", here, CPU)
     except ValueError as failure:
         error = str(failure)
     calls: list[int] = []

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from loss_batches import Batch, check_close, evaluate, make_batch
 from torch import Tensor
 
-from sparseg import checkpoint, losses, train
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
-from sparseg.mixture import MIXING_STEPS, Memory
+from sparseg.runs import checkpoint
+from sparseg import losses, train
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
+from sparseg.losses.mixture import MIXING_STEPS, Memory
 
 K, D = 5, 8
 EM = LossConfig(method="agmm-em", em_steps=2, em_confidence=0.6, em_trust=0.3, bandwidth=0.7)

@@ -10,7 +10,7 @@ from loss_batches import evaluate, make_batch
 from torch import Tensor
 
 from sparseg import losses
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
 
 ON = LossConfig(method="ce+absent", only_weight=0.5)
 

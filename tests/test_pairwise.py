@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseg import pairwise
+from sparseg.losses import pairwise
 
 
 def batch(h: int, w: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

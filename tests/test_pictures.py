@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparseg import pictures
+from sparseg.data import drawing
 from sparseg.config import IGNORED, UNLABELLED
 
 PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
@@ -13,7 +13,7 @@ PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
 def test_overlay_mixes_classes_and_leaves_codes_alone():
     image = np.full((2, 2, 3), 100, np.uint8)
     label = np.array([[1, 2], [UNLABELLED, IGNORED]], np.uint8)
-    mixed = pictures.overlay(image, label, PALETTE, 0.25)
+    mixed = drawing.overlay(image, label, PALETTE, 0.25)
     assert mixed[0].tolist() == [[125, 75, 75], [75, 125, 75]]
     assert np.array_equal(mixed[1], image[1])
 
@@ -21,7 +21,7 @@ def test_overlay_mixes_classes_and_leaves_codes_alone():
 def test_clicks_are_seen_at_their_place_and_only_there():
     image, label = np.full((64, 96, 3), 128, np.uint8), np.full((64, 96), UNLABELLED, np.uint8)
     label[20, 70], label[0, 0] = 1, 2
-    drawn = pictures.draw_clicks(image, label, PALETTE, zoom=2)
+    drawn = drawing.draw_clicks(image, label, PALETTE, zoom=2)
     assert drawn.shape == (128, 192, 3)
     assert np.abs(drawn[41, 141].astype(int) - PALETTE[1]).max() < 25
     assert np.abs(drawn[0, 0].astype(int) - PALETTE[2]).max() < 25
@@ -35,7 +35,7 @@ def test_clicks_are_seen_at_their_place_and_only_there():
 
 def test_dense_labels_are_laid_over():
     image, label = np.zeros((40, 40, 3), np.uint8), np.ones((40, 40), np.uint8)
-    assert pictures.draw_clicks(image, label, PALETTE)[5, 5].tolist() == [160, 0, 0]
+    assert drawing.draw_clicks(image, label, PALETTE)[5, 5].tolist() == [160, 0, 0]
 
 
 def test_panels_hold_every_picture_in_its_column(tmp_path):
@@ -43,7 +43,7 @@ def test_panels_hold_every_picture_in_its_column(tmp_path):
     red[..., 0], green[..., 1] = 255, 255
     columns = {"image": [red, red], "truth": [green, red]}
     path = tmp_path / "deep" / "panel.png"
-    pictures.panels(
+    drawing.panels(
         columns, path, cell_px=100, legend={"a class with a long name": (0, 0, 255), "b": (9, 9, 9)}
     )
     sheet = np.asarray(Image.open(path))
@@ -58,12 +58,12 @@ def test_panels_hold_every_picture_in_its_column(tmp_path):
 
 def test_the_legend_names_the_classes():
     columns = {"image": [np.zeros((50, 50, 3), np.uint8)]}
-    sheets = [pictures.sheet(columns, legend={name: (9, 9, 9)}) for name in ("sky", "building", "sky")]
+    sheets = [drawing.sheet(columns, legend={name: (9, 9, 9)}) for name in ("sky", "building", "sky")]
     assert sheets[0] == sheets[2] != sheets[1]
 
 
 def test_unequal_panels_are_refused(tmp_path):
     for columns in ({}, {"a": []}, {"a": [np.zeros((4, 4, 3), np.uint8)], "b": []}):
         with pytest.raises(ValueError, match="equally many"):
-            pictures.panels(columns, tmp_path / "panel.png")
+            drawing.panels(columns, tmp_path / "panel.png")
     assert not (tmp_path / "panel.png").exists()

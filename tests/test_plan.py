@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
-from sparseg import cli, config, plan, train
-from sparseg.budget import Law
+from sparseg import cli, config, train
+from sparseg.planning import annotation_plan
+from sparseg.planning.learning_curve import Law
 
 LAWS = {"ce": Law(0.6, 0.5, 0.7), "agmm": Law(0.62, 0.4, 0.7)}
 BUDGETS = (5, 10, 20, 50, 100)
@@ -56,7 +57,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_a_curve_a_method_the_better_one_first(sweep: Path) -> None:
-    curves, images = plan.curves_of([sweep])
+    curves, images = annotation_plan.curves_of([sweep])
     assert [curve.name for curve in curves] == ["method agmm", "method ce"] and images == 200
     for curve, method in zip(curves, ("agmm", "ce"), strict=True):
         assert [row[0] for row in curve.summary()] == list(BUDGETS)
@@ -65,20 +66,20 @@ def test_a_curve_a_method_the_better_one_first(sweep: Path) -> None:
 
 
 def test_the_answer_names_the_budget_its_interval_and_its_hours(sweep: Path) -> None:
-    curves, images = plan.curves_of([sweep])
-    cost = plan.Cost(images, 3.6)
-    text = plan.answer(curves[0], 0.58, cost)
+    curves, images = annotation_plan.curves_of([sweep])
+    cost = annotation_plan.Cost(images, 3.6)
+    text = annotation_plan.answer(curves[0], 0.58, cost)
     needed = curves[0].law.labels_for(0.58)
     assert f"58.0 % needs {needed:.3g} labels an image (90 %: " in text
     assert f"{needed * 200 * 3.6 / 3600:.1f} h for 200 images at 3.6 s a label" in text
     low, high = (float(word) for word in text.split("(90 %: ")[1].split(")")[0].split(" to "))
     assert low < LAWS["agmm"].labels_for(0.58) < high
-    assert "is not reached: the law levels off at" in plan.answer(curves[0], 0.9, cost)
+    assert "is not reached: the law levels off at" in annotation_plan.answer(curves[0], 0.9, cost)
 
 
 def test_an_hour_goes_to_the_class_that_grows(sweep: Path) -> None:
-    curves, images = plan.curves_of([sweep])
-    gains = dict(plan.best_classes(curves[0], 20.0, plan.Cost(images, 2.4)))
+    curves, images = annotation_plan.curves_of([sweep])
+    gains = dict(annotation_plan.best_classes(curves[0], 20.0, annotation_plan.Cost(images, 2.4)))
     assert list(gains) == ["rare", "common"] and gains["common"] == pytest.approx(0, abs=1e-9)
     more = 3600 / (200 * 2.4)
     expected = LAWS["agmm"].at(20 + more) - LAWS["agmm"].at(20)  # rare has twice the gain, over two classes
@@ -93,7 +94,7 @@ def test_the_runs_of_a_trial_with_seeds_are_all_taken(tmp_path: Path) -> None:
             write_run(folder / f"seed_{seed}", "ce", pixels, seed)
         trials.append({"folder": str(folder), "state": "finished"})
     (tmp_path / "results.json").write_text(json.dumps({"trials": trials}))
-    curves, _ = plan.curves_of([tmp_path])
+    curves, _ = annotation_plan.curves_of([tmp_path])
     assert [(labels, runs) for labels, _, _, runs in curves[0].summary()] == [(n, 2) for n in BUDGETS]
 
 
@@ -131,9 +132,9 @@ def test_too_few_budgets_and_no_run_are_named(tmp_path: Path) -> None:
     for pixels in (5, 10):
         write_run(tmp_path / f"run{pixels}", "ce", pixels, 0)
     with pytest.raises(ValueError, match=r"a law needs 3 budgets .* found 5, 10; run search_"):
-        plan.curves_of([tmp_path / "run5", tmp_path / "run10"])
+        annotation_plan.curves_of([tmp_path / "run5", tmp_path / "run10"])
     with pytest.raises(ValueError, match="not a run folder"):
-        plan.curves_of([tmp_path])
+        annotation_plan.curves_of([tmp_path])
 
 
 @pytest.mark.filterwarnings("ignore:model.weights=none")

@@ -14,8 +14,10 @@ import torch.distributed as dist
 from loss_batches import Batch, check_close, evaluate, make_batch
 from torch import Tensor
 
-from sparseg import checkpoint, losses, mixture, train
-from sparseg.config import IGNORED, UNLABELLED, LossConfig
+from sparseg.runs import checkpoint
+from sparseg import losses, train
+from sparseg.losses import mixture
+from sparseg.config import IGNORED, LossConfig, UNLABELLED
 
 POSTERIOR = LossConfig(
     method="agmm", target="posterior", centroids="memory", label_weight=0.0, sep_weight=0.0, bandwidth=0.7

@@ -11,7 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sparseg import checkpoint, evaluate, predict, shards
+from sparseg.runs import checkpoint
+from sparseg.evaluation import counts
+from sparseg.inference import predict
+from sparseg.data import shards
 
 PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
 
@@ -36,7 +39,7 @@ def stub(monkeypatch, tmp_path_factory):
     loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
     monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
-    monkeypatch.setattr(evaluate, "strips", strips)
+    monkeypatch.setattr(counts, "strips", strips)
     monkeypatch.delattr(predict, "predict_image")  # which holds a whole scene
     return sizes
 

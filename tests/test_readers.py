@@ -16,18 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import cli, importers, shards
+from sparseg import cli
+from sparseg.data import importers, shards
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.importers import (
-    read_coco,
-    read_csv,
-    read_cvat,
-    read_labelme,
-    read_points,
-    read_scribblesup,
-)
-from sparseg.importers.formats import detect_format, read_strokes
-from sparseg.importers.strokes import Stroke, draw, mask_stroke, stored
+from sparseg.data.importers.readers import coco, csv, cvat, labelme, points, scribblesup
+from sparseg.data.importers.readers import detect_format, read_strokes
+from sparseg.data.strokes import Stroke, draw, mask_stroke, stored
 
 NAMES = ["ground", "tree", "wall, brick"]
 MASK = np.array([[0, 1, 1], [1, 1, 0]], dtype=bool)
@@ -110,12 +104,12 @@ COCO: dict[str, Any] = {
     ],
 }  # fmt: skip
 FORMATS: dict[str, tuple[Callable[..., Any], str, Any]] = {
-    "whats-the-point": (read_points.read, "points.json", POINTS),
-    "scribblesup": (read_scribblesup.read, "img_0.xml", SCRIBBLES),
-    "csv": (read_csv.read, "points.csv", CSV),
-    "labelme": (read_labelme.read, "img_0.json", LABELME),
-    "cvat": (read_cvat.read, "annotations.xml", CVAT),
-    "coco": (read_coco.read, "instances.json", COCO),
+    "whats-the-point": (points.read, "points.json", POINTS),
+    "scribblesup": (scribblesup.read, "img_0.xml", SCRIBBLES),
+    "csv": (csv.read, "points.csv", CSV),
+    "labelme": (labelme.read, "img_0.json", LABELME),
+    "cvat": (cvat.read, "annotations.xml", CVAT),
+    "coco": (coco.read, "instances.json", COCO),
 }
 
 
@@ -128,7 +122,7 @@ def test_whats_the_point(tmp_path: Path) -> None:
     found = read(tmp_path, "whats-the-point")
     assert found.strokes == {"img_0": [point(1, 2.2, 3.7), point(0, 0, 5)], "img_1": []}
     more = save(tmp_path, "more.json", {"img_1": [{"x": 754.5, "y": -2.0, "cls": 2}]})
-    both = read_points.read([tmp_path / "points.json", more], NAMES, 3.0)
+    both = points.read([tmp_path / "points.json", more], NAMES, 3.0)
     assert both.strokes["img_1"] == [point(2, -2.0, 754.5, 3.0)] and len(both.strokes["img_0"]) == 2
 
 
@@ -148,12 +142,12 @@ def test_scribblesups_names_become_vocs(tmp_path: Path) -> None:
         f"<polygon><tag>{name}</tag><point><X>1</X><Y>1</Y></point></polygon>" for name in theirs.split()
     )
     file = save(tmp_path, "2007_000001.xml", f"<annotation>{text}</annotation>")
-    found = read_scribblesup.read([file], names)
+    found = scribblesup.read([file], names)
     assert [stroke.class_id for stroke in found.strokes["2007_000001"]] == list(range(21))
     own = ["x", "plane", "aeroplane"]  # a dataset that has a class of that very name keeps it
     only = "<polygon><tag>plane</tag><point><X>1</X><Y>1</Y></point></polygon>"
     file = save(tmp_path, "a.xml", f"<annotation>{only}</annotation>")
-    assert read_scribblesup.read([file], own).strokes["a"][0].class_id == 1
+    assert scribblesup.read([file], own).strokes["a"][0].class_id == 1
 
 
 def test_csv_with_coralnets_names_quotes_bom_and_crlf(tmp_path: Path) -> None:
@@ -171,7 +165,7 @@ def test_csv_duplicates_are_counted(tmp_path: Path) -> None:
 
 def test_a_class_named_by_a_number_goes_before_an_id(tmp_path: Path) -> None:
     file = save(tmp_path, "p.csv", "image,row,column,label\na,1,2,1\na,1,3,2\n")
-    assert [s.class_id for s in read_csv.read([file], ["1", "x", "y"]).strokes["a"]] == [0, 2]
+    assert [s.class_id for s in csv.read([file], ["1", "x", "y"]).strokes["a"]] == [0, 2]
 
 
 def test_labelme(tmp_path: Path) -> None:
@@ -212,7 +206,7 @@ def test_what_is_void_is_ignored(tmp_path: Path) -> None:
     file = save(
         tmp_path, "a.json", changed(LABELME, ["shapes"], [{**LABELME["shapes"][0], "label": "_background_"}])
     )
-    assert read_labelme.read([file], ["background"]).strokes["img_0"][0].class_id == 0
+    assert labelme.read([file], ["background"]).strokes["img_0"][0].class_id == 0
 
 
 def test_cvat(tmp_path: Path) -> None:
@@ -280,7 +274,7 @@ def test_packed_counts_are_those_of_pycocotools(seed: int, height: int, width: i
     array = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
     array[:, : seed % 7] = seed % 2  # long runs too
     packed = mask.encode(np.asfortranarray(array))["counts"].decode()
-    runs = read_coco._unpacked(packed, "x")
+    runs = coco._unpacked(packed, "x")
     decoded = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width, order="F")
     np.testing.assert_array_equal(decoded, array)
 
@@ -760,7 +754,7 @@ def test_annotated_images_outside_train_are_reported_and_unused(tmp_path: Path) 
 def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
     files = sorted((shared_data / "annotations" / "labelme").glob("*.json"))
     names = importers.layout_voc.VOC_NAMES
-    found = read_labelme.read(files, names)
+    found = labelme.read(files, names)
     assert {name: len(strokes) for name, strokes in found.strokes.items()} == {
         file.stem: len(json.loads(file.read_text())["shapes"]) for file in files
     }
@@ -776,7 +770,7 @@ def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
 @pytest.mark.shared
 def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
     names = importers.layout_voc.VOC_NAMES
-    found = read_labelme.read(sorted((shared_data / "annotations" / "labelme").glob("*.json")), names)
+    found = labelme.read(sorted((shared_data / "annotations" / "labelme").glob("*.json")), names)
     compared = 0
     for name, strokes in found.strokes.items():
         file = shared_data / "voc_subset" / "SegmentationClass" / f"{name}.png"
@@ -794,9 +788,9 @@ def test_genuine_clicks_of_all_of_voc(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "whats_the_point"
     names = importers.layout_voc.VOC_NAMES
     assert detect_format(folder) == "whats-the-point"
-    clicks = read_points.read([folder / "voc_whats_the_point.json"], names).strokes
+    clicks = points.read([folder / "voc_whats_the_point.json"], names).strokes
     assert (len(clicks), sum(map(len, clicks.values()))) == (12_180, 32_697)
-    both = read_points.read(sorted(folder.glob("*.json")), names).strokes
+    both = points.read(sorted(folder.glob("*.json")), names).strokes
     assert sum(map(len, both.values())) == 32_697 + 32_614
     first = next(iter(clicks))
     genuine = json.loads((folder / "voc_whats_the_point.json").read_text())[first]

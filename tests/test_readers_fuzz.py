@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.importers.formats import detect_format
-from sparseg.importers.strokes import draw, stored
-from sparseg.importers.weak import draw_boxes, draw_tags
+from sparseg.data.importers.readers import detect_format
+from sparseg.data.strokes import draw, stored
+from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags
 
 NAMES = test_readers.NAMES
 SHAPE = (24, 32)

@@ -14,7 +14,8 @@ import fixtures
 import pytest
 import tiny
 
-from sparseg import config, preparation
+from sparseg import config
+from sparseg.launch import prepare
 from sparseg.config import Config, with_overrides
 
 RECIPES = [name for name in tiny.TRAINERS if name != "sweep"]
@@ -141,5 +142,5 @@ def test_dry_run_leaves_the_earlier_run_in_place(tmp_path: Path, capsys: pytest.
     settings.folder.mkdir(parents=True)
     (settings.folder / "metrics.jsonl").touch()
     fresh = dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=True))
-    preparation.print_plan(fresh)
+    prepare.print_plan(fresh)
     assert (settings.folder / "metrics.jsonl").is_file()

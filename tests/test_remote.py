@@ -24,9 +24,11 @@ from driving import s3_server
 from fixtures import row
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sparseg import importers, launch, loader, nodes, preparation, shards
+from sparseg.data import importers, loader, node_shards, shards
+from sparseg import launch
+from sparseg.launch import prepare
 from sparseg.config import Config, with_overrides
-from sparseg.shards import remote
+from sparseg.data.shards import cache
 
 SIZES = [(48, 48), (40, 60), (33, 35), (70, 50)] * 5
 
@@ -77,7 +79,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", get)
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat)
-    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    monkeypatch.setattr(cache, "PAUSE_S", 0.0)
     yield counts
     MemoryFileSystem.store.clear()
 
@@ -176,7 +178,7 @@ def test_batches_are_the_same_from_any_place_and_number_of_shards(
 
 
 def test_a_truncated_object_is_tried_again(url: str, fetched: Counts, tmp_path: Path) -> None:
-    fetched.broken = {"train/data-00003-of-00004.arrow": remote.TRIES - 1}
+    fetched.broken = {"train/data-00003-of-00004.arrow": cache.TRIES - 1}
     assert len(shards.open(url, cache=str(tmp_path)).splits["train"]) == 20
 
 
@@ -194,7 +196,7 @@ def test_a_damaged_object_is_refused_by_name(
     fetched.damage, fetched.broken = damage, {name: 99}
     with pytest.raises(ValueError, match=f"^{url}/{name} {message}.*copy the dataset there again$"):
         shards.open(url, cache=str(tmp_path))
-    assert 99 - fetched.broken[name] == remote.TRIES
+    assert 99 - fetched.broken[name] == cache.TRIES
     assert not [file for file in tmp_path.rglob("*00003-of-00004*")]
     fetched.broken = {}
     assert len(shards.open(url, cache=str(tmp_path)).splits["train"]) == 20  # it was not there for good
@@ -227,7 +229,7 @@ def test_missing_things_are_named(url: str, tmp_path: Path, monkeypatch: pytest.
         shards.open(url, cache=str(tmp_path))
     with pytest.raises(ValueError, match=r"data\.cache: .*cannot be written to .*name another folder"):
         shards.open(url, cache="/dev/null/cache")
-    monkeypatch.setattr(remote.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(ValueError, match=r"0.0 GB free.*--data\.sharding node"):
         shards.open(url, cache=str(tmp_path / "other"))
 
@@ -283,10 +285,10 @@ def test_prepare_takes_a_url_and_fetches_nothing(url: str, fetched: Counts, tmp_
     settings = with_overrides(
         tiny.config(tmp_path), {"data.root": f"{url}/", "data.cache": str(tmp_path / "cache")}
     )
-    prepared, dataset = preparation.prepare(settings)
+    prepared, dataset = prepare.prepare(settings)
     assert dataset == url == prepared.data.root and set(fetched) == {"sparseg.json"}
-    assert preparation.finished(prepared, dataset) is None
-    preparation.print_plan(with_overrides(settings, {"data.layout": "voc"}))  # as a recipe may say
+    assert prepare.finished(prepared, dataset) is None
+    prepare.print_plan(with_overrides(settings, {"data.layout": "voc"}))  # as a recipe may say
     assert set(fetched) == {"sparseg.json"} and not (tmp_path / "cache").exists()
     for wrong, message in [
         ({"data.root": "memory://bucket/raw"}, "has no sparseg.json"),
@@ -380,7 +382,7 @@ def s3(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingProxy]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    monkeypatch.setattr(cache, "PAUSE_S", 0.0)
     filesystem = s3fs.S3FileSystem(endpoint_url=f"http://127.0.0.1:{proxy.port}")
     filesystem.mkdirs("bucket", exist_ok=True)
     yield proxy
@@ -455,8 +457,8 @@ def test_each_of_two_nodes_reads_its_own_bytes_of_s3(
     for rank in range(2):
         data = dataclasses.replace(config.data, cache=str(tmp_path / f"node{rank}"))
         before = s3.received
-        node = nodes.Node(rank, 2, 0, 1, rank)
-        opened = nodes.open_part(dataclasses.replace(config, data=data), url, node, torch.device("cpu"))
+        node = node_shards.Node(rank, 2, 0, 1, rank)
+        opened = node_shards.open_part(dataclasses.replace(config, data=data), url, node, torch.device("cpu"))
         own = {f"train/{file.name}" for file in (tmp_path / f"node{rank}").rglob("train/*.arrow")}
         expected = sum(sizes[name] for name in own) + others
         assert opened.copied_bytes == expected

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparseg import charts, records, report
+from sparseg.reports import html as charts, run_page
+from sparseg.runs import records
 from sparseg.config import Config, to_dict, with_overrides
 
 
@@ -65,7 +66,7 @@ class Page(html.parser.HTMLParser):
 
 
 def write(tmp_path, runs, **options):
-    report.write_report(runs, tmp_path / "deep" / "report.html", **options)
+    run_page.write_report(runs, tmp_path / "deep" / "report.html", **options)
     text = (tmp_path / "deep" / "report.html").read_text()
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["report.html"]
     return text, Page(text)
@@ -130,7 +131,7 @@ def test_runs_that_differ_only_in_seed_make_one_row(tmp_path):
     _, page = write(tmp_path, runs)
     start = page.texts.index("Comparison")
     row = page.texts.index("loss.method = ce", start)
-    assert page.texts[row + 1 : row + 6] == ["42.0 ± 2.0", "3", "0, 1, 2", "42.0", report.DASH]
+    assert page.texts[row + 1 : row + 6] == ["42.0 ± 2.0", "3", "0, 1, 2", "42.0", run_page.DASH]
     best = page.texts.index("loss.method = agmm", start)
     assert page.texts[best + 1] == "60.0 ± 0.0" and best < row  # the better one first
 
@@ -162,7 +163,7 @@ def test_missing_and_not_finite_values_become_dashes(tmp_path):
     for name in ("environment.json", "metrics.jsonl"):
         (run / name).unlink()
     text, page = write(tmp_path, [run, make_run(tmp_path, "b")])
-    assert page.texts.count(report.DASH) >= 4 and "nan" not in text.lower().replace("finance", "")
+    assert page.texts.count(run_page.DASH) >= 4 and "nan" not in text.lower().replace("finance", "")
     assert {"environment.json is missing", "metrics.jsonl is missing"} <= set(page.texts)
 
 
@@ -179,9 +180,9 @@ def test_without_iou_json_the_best_validation_counts(tmp_path):
 
 def test_a_folder_that_is_no_run_and_a_picture_that_is_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not a run folder"):
-        report.write_report([tmp_path], tmp_path / "report.html")
+        run_page.write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(ValueError, match=r"picture 'p'"):
-        report.write_report([], tmp_path / "report.html", pictures={"p": b"no picture"})
+        run_page.write_report([], tmp_path / "report.html", pictures={"p": b"no picture"})
     assert not (tmp_path / "report.html").exists()
 
 
@@ -225,7 +226,7 @@ def test_a_run_that_does_not_tell_its_batch_size_or_speed_has_a_page(tmp_path):
     run = make_run(tmp_path, "a")
     assert records.training_seconds(records.read_run(run)) == pytest.approx(10 * 64 * (1 / 20 + 1 / 30))
     (run / "config.json").unlink()
-    report.write_report([run], tmp_path / "r.html")
+    run_page.write_report([run], tmp_path / "r.html")
     assert "<b>–</b><span>training time</span>" in (tmp_path / "r.html").read_text()
     with pytest.raises(ValueError, match="does not tell how long it trained"):
         records.training_seconds(records.read_run(run))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseg.saver import SaveError, Saver
+from sparseg.runs.background_save import SaveError, Saver
 
 
 def test_a_save_runs_beside_and_the_next_one_waits(tmp_path: Path) -> None:

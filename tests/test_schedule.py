@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparseg.config import Config, with_overrides
-from sparseg.schedule import Plan, make_optimizer, plan, rate_factor
+from sparseg.train.schedule import Plan, make_optimizer, plan, rate_factor
 
 EVERY = [Fraction(text) for text in ("1/10", "1/4", "1/3", "1/2", "1", "3/2", "2", "5")]
 

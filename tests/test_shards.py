@@ -20,7 +20,7 @@ import pytest
 from fixtures import coded_label, row
 from PIL import Image
 
-from sparseg import shards
+from sparseg.data import shards
 from sparseg.config import IGNORED, UNLABELLED
 
 NAMES = ["sky", "road", "car"]
@@ -234,7 +234,7 @@ def test_an_altered_shard_is_named_when_checksums_are_asked_for(tmp_path: Path) 
 
 
 def test_checksums_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparseg.shards import manifest
+    from sparseg.data.shards import manifest
 
     write(tmp_path / "set", num_shards=3)
     manifests.version_2(tmp_path / "set")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from masks import check_drawn, check_nested, classes_in, noise, parts
 from masks import masks as any_mask
 
-from sparseg import sparsify
+from sparseg.data import sparsify
 from sparseg.config import IGNORED, UNLABELLED
 
 counts = st.integers(1, 30)

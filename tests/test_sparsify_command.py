@@ -10,8 +10,8 @@ import pytest
 from masks import check_drawn
 from test_cli import run
 
-from sparseg import importers, shards, sparsify
-from sparseg.config import UNLABELLED, DataConfig
+from sparseg.data import importers, shards, sparsify
+from sparseg.config import DataConfig, UNLABELLED
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from masks import check_drawn, check_nested, classes_in, fixed_mask, masks, parts
 from scipy import ndimage
 
-from sparseg import sparsify
+from sparseg.data import sparsify
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.sparsify import Recipe
+from sparseg.data.sparsify import Recipe
 
 EVERY_KIND = [
     Recipe(kind="point", budget=9),

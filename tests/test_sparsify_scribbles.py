@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from masks import check_drawn, check_nested, classes_in, masks, parts
 from scipy import ndimage
 
-from sparseg import sparsify
+from sparseg.data import sparsify
 from sparseg.config import UNLABELLED
 
 

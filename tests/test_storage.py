@@ -13,7 +13,8 @@ import tiny
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sparseg import checkpoint, launch, saver, storage, train
+from sparseg.runs import background_save, checkpoint, store as storage
+from sparseg import launch, train
 from sparseg.config import Config
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")
@@ -97,8 +98,8 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(
         put(self, local, remote, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "put_file", cut)
-    monkeypatch.setattr(saver.Saver.__init__, "__defaults__", ((0.0,),))
-    with pytest.raises(saver.SaveError, match=r"step 4 .*connection reset.*that of step 2"):
+    monkeypatch.setattr(background_save.Saver.__init__, "__defaults__", ((0.0,),))
+    with pytest.raises(background_save.SaveError, match=r"step 4 .*connection reset.*that of step 2"):
         train.run(config)
     tries = [path for path in sent if "checkpoint_0000004" in path and path.endswith("manifest.json")]
     assert len(tries) == 2

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseg.config import UNLABELLED
-from sparseg.importers import strokes
-from sparseg.importers.strokes import Stroke, draw, mask_stroke, pixels, stored
+from sparseg.data import strokes
+from sparseg.data.strokes import Stroke, draw, mask_stroke, pixels, stored
 
 HEIGHT, WIDTH = 13, 17
 SHAPE = (HEIGHT, WIDTH)

@@ -13,7 +13,9 @@ import ray
 from optuna.trial import TrialState
 from sweeping import maker, report, search_of
 
-from sparseg import capacity, config, flags, launch, sweep
+from sparseg.launch import cluster
+from sparseg import config, launch, sweep
+from sparseg.config import command_line
 from sparseg.sweep import results, runner
 from sparseg.sweep.space import load_file
 from sparseg.sweep.study import refuse_other_sweep, trial_configs
@@ -267,12 +269,12 @@ def test_command_repeats_the_trial(make: Callable[..., sweep.Sweep], monkeypatch
     params = {"loss.bandwidth": 0.1 + 0.2, "model.multi_grid": True}
     python, trainer, *words = shlex.split(results.command(found, params))
     assert (python, trainer) == ("python", "trainers/camvid.py")
-    repeated, _ = flags.parse(load_file(ROOT / trainer).recipe(), words)
+    repeated, _ = command_line.parse(load_file(ROOT / trainer).recipe(), words)
     trial = config.from_dict(trial_configs(found, 7, params)[0])
     assert repeated.run.name == "s-best"
     assert dataclasses.replace(repeated, run=trial.run) == trial
     off = results.command(found, {"model.multi_grid": False})
-    assert flags.parse(trial, shlex.split(off)[2:])[0].model.multi_grid is False
+    assert command_line.parse(trial, shlex.split(off)[2:])[0].model.multi_grid is False
 
 
 def test_what_does_not_fit_is_refused_with_need_and_supply(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +294,6 @@ def test_what_does_not_fit_is_refused_with_need_and_supply(monkeypatch: pytest.M
 
 
 def test_fractions_of_a_gpu_fit_as_often_as_they_should() -> None:
-    assert capacity.places([(8, 1)], 1, 0.1) == 8
-    assert capacity.places([(64, 1), (64, 0)], 1, 0.1) == 10
-    assert capacity.places([(0.3, 0)], 0.1, 0) == 3
+    assert cluster.places([(8, 1)], 1, 0.1) == 8
+    assert cluster.places([(64, 1), (64, 0)], 1, 0.1) == 10
+    assert cluster.places([(0.3, 0)], 0.1, 0) == 3

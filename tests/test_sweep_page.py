@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sparseg import cli, sweep_page
+from sparseg import cli
+from sparseg.reports import sweep_page
 
 
 def trial(number: int, state: str, score: float | None, **params: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparseg import synthetic
+from sparseg.data.synthetic import scenes as synthetic
 from sparseg.config import IGNORED, UNLABELLED
 
 NUM_CLASSES = len(synthetic.NAMES)

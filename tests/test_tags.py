@@ -19,13 +19,16 @@ from hypothesis import given, settings
 from masks import fixed_mask, masks
 from test_cli import run
 
-from sparseg import contact_sheet, importers, losses, shards, sparsify, train
-from sparseg.config import IGNORED, UNLABELLED, Config, DataConfig, with_overrides
-from sparseg.importers import read_coco, read_csv, read_cvat, read_voc
-from sparseg.importers.formats import read_strokes
-from sparseg.importers.strokes import Annotations
-from sparseg.importers.weak import presume_background, tag
-from sparseg.loader import TrainingSamples, collate
+from sparseg.reports import dataset_page
+from sparseg.data import importers, shards, sparsify
+from sparseg import losses, train
+from sparseg.config import Config, DataConfig, IGNORED, UNLABELLED, with_overrides
+from sparseg.data.importers.readers import coco, csv, cvat
+from sparseg.data.importers.readers.voc import read
+from sparseg.data.importers.readers import read_strokes
+from sparseg.data.strokes import Annotations
+from sparseg.data.importers.tags_and_boxes import presume_background, tag
+from sparseg.data.loader import TrainingSamples, collate
 
 NAMES = test_readers.NAMES
 
@@ -37,10 +40,10 @@ VOC = """<annotation><filename>img_0.jpg</filename>
 <object><name>tree</name><bndbox><xmin>20</xmin><ymin>2</ymin><xmax>32.5</xmax><ymax>24</ymax></bndbox></object>
 </annotation>"""
 FORMATS: dict[str, tuple[Callable[..., Any], str, Any]] = {
-    "csv": (read_csv.read_tags, "tags.csv", CSV),
-    "coco": (partial(read_coco.read, kind="tag"), "instances.json", test_readers.COCO),
-    "cvat": (partial(read_cvat.read, kind="tag"), "annotations.xml", test_readers.CVAT),
-    "voc": (partial(read_voc.read, kind="tag"), "img_0.xml", VOC),
+    "csv": (csv.read_tags, "tags.csv", CSV),
+    "coco": (partial(coco.read, kind="tag"), "instances.json", test_readers.COCO),
+    "cvat": (partial(cvat.read, kind="tag"), "annotations.xml", test_readers.CVAT),
+    "voc": (partial(read, kind="tag"), "img_0.xml", VOC),
 }
 WANTED = {
     "csv": {"img_0": [2, 1, 0], "img_1": []},
@@ -80,7 +83,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, label: str) -> None
 
 def test_a_name_with_the_separator_is_one_tag(tmp_path: Path) -> None:
     file = test_readers.save(tmp_path, "tags.csv", "image,label\na.jpg,sky;sea\na.jpg,1\n")
-    assert read_csv.read_tags([file], ["land", "sky;sea"]).strokes == {"a": [tag(1)]}
+    assert csv.read_tags([file], ["land", "sky;sea"]).strokes == {"a": [tag(1)]}
 
 
 def test_a_background_that_nobody_tags_is_presumed_and_said() -> None:
@@ -335,6 +338,6 @@ def test_a_sheet_counts_no_tag_as_a_click(tmp_path: Path) -> None:
     row = fixtures.row("a", np.full((8, 8), UNLABELLED, np.uint8))
     row |= {"present": [1], "strokes": [{"class": 1, "width": 0.0, "y": [], "x": []}]}
     shards.write(tmp_path / "set", {"train": lambda: iter([copy.copy(row)])}, NAMES, report={"label": "tag"})
-    contact_sheet.write_contact_sheet(shards.open(tmp_path / "set"), tmp_path / "a.html", [])
+    dataset_page.write_contact_sheet(shards.open(tmp_path / "set"), tmp_path / "a.html", [])
     page = (tmp_path / "a.html").read_text()
     assert "8 × 8 · 0 px labelled<ul" in page and "tree</li></ul></figcaption>" in page

@@ -21,13 +21,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_codec import png_header
 
-from sparseg import cli, importers, metrics, predict, shards, sparsify, train
-from sparseg.config import IGNORED, UNLABELLED, DataConfig
+from sparseg import cli, train
+from sparseg.data import importers, shards, sparsify
+from sparseg.evaluation import metrics
+from sparseg.inference import predict
+from sparseg.config import DataConfig, IGNORED, UNLABELLED
 from sparseg.config.sections import MOST_TILE_PX
-from sparseg.importers import build, layouts, tiles
-from sparseg.importers.source import Settings, fingerprint
-from sparseg.importers.strokes import draw, restored
-from sparseg.windows import tile_starts
+from sparseg.data.importers import build, layouts, tiles
+from sparseg.data.importers.source import Settings, fingerprint
+from sparseg.data.strokes import draw, restored
+from sparseg.common.tiling import tile_starts
 
 TILE = 64
 SIZES = {

@@ -14,11 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparseg import checkpoint, loader, losses, progress, runlog, saver, shards, train
-from sparseg import model as networks
+from sparseg.runs import background_save, checkpoint, log
+from sparseg.data import loader, shards
+from sparseg import losses, train
+from sparseg.train.state import Average, start
+from sparseg.network import segmenter as networks
 from sparseg.config import Config, with_overrides
 from sparseg.losses import TERMS
-from sparseg.schedule import make_optimizer, plan
+from sparseg.train.schedule import make_optimizer, plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")
 
@@ -214,7 +217,7 @@ def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
     """SGD without momentum and decay: the weights move by at most learning rate x clip_norm."""
     plain = {"optim.max_steps": 1, "optim.momentum": 0.0, "optim.weight_decay": 0.0, "optim.clip_norm": 0.01}
     config = configure(folder, tmp_path, plain)
-    before = progress.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
+    before = start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
     old = {name: p.detach().clone() for name, p in before.named_parameters()}
     train.run(config)
     moved = sum(float((weights(config)[0][name] - p).square().sum()) for name, p in old.items()) ** 0.5
@@ -312,8 +315,8 @@ def test_time_alone_asks_for_a_checkpoint(folder: Path, tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_run_and_names_the_last_good_checkpoint(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saver, "WAITS_S", (0.0, 0.0))
-    monkeypatch.setattr(saver.Saver.__init__, "__defaults__", ((0.0, 0.0),))
+    monkeypatch.setattr(background_save, "WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(background_save.Saver.__init__, "__defaults__", ((0.0, 0.0),))
     write, tries = checkpoint.save, []
 
     def full(folder: Path, step: int, *arguments: Any, **keywords: Any) -> Path:
@@ -324,7 +327,7 @@ def test_a_full_disk_ends_the_run_and_names_the_last_good_checkpoint(
 
     monkeypatch.setattr(checkpoint, "save", full)
     config = configure(folder, tmp_path, {"run.checkpoint_every": 2, "run.validate_every": 99.0})
-    with pytest.raises(saver.SaveError, match=r"step 4 .*No space left.*that of step 2") as caught:
+    with pytest.raises(background_save.SaveError, match=r"step 4 .*No space left.*that of step 2") as caught:
         train.run(config)
     assert "\n" not in str(caught.value)
     assert tries == [2, 4, 4, 4]
@@ -342,7 +345,7 @@ def test_a_run_that_another_process_took_over_writes_nothing_more(folder: Path, 
             (config.folder / ".owner").write_text("host 1 other")
         return False
 
-    with pytest.raises(runlog.SupersededError, match="host 1 other"):
+    with pytest.raises(log.SupersededError, match="host 1 other"):
         train.run(config, should_stop=taken_over)
     assert len(lines(config)) == 2
     assert [path.name for path in checkpoint.all_of(config.folder)][-1] == checkpoint.name_of(2)
@@ -371,7 +374,7 @@ def test_checkpoints_between_validations(folder: Path, tmp_path: Path) -> None:
 
 def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.ema_decay": 0.5, "optim.max_steps": 2})
-    network = progress.start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
+    network = start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
     expected = {name: p.detach().clone() for name, p in network.named_parameters()}
     train.run(config, should_stop=lambda: stopped_at(config, 1))
     for _ in range(2):
@@ -384,7 +387,7 @@ def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_pa
 
 def test_average_is_swapped_in_and_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = progress.Average(model, 0.9)
+    average = Average(model, 0.9)
     old, new = model[0].weight.detach().clone(), torch.ones(2, 2)
     with torch.no_grad():
         model[0].weight.copy_(new)

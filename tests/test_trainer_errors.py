@@ -14,7 +14,8 @@ import pytest
 import tiny
 from PIL import Image
 
-from sparseg import launch, shards
+from sparseg import launch
+from sparseg.data import shards
 
 TRAINER = tiny.ROOT / "trainers" / "folder.py"
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import transforms
-from sparseg.config import IGNORED, UNLABELLED, DataConfig
-from sparseg.transforms import Window
+from sparseg.data import augment
+from sparseg.config import DataConfig, IGNORED, UNLABELLED
+from sparseg.data.augment import Window
 
 SPACING = 4  # source pixels between labelled ones: at the smallest scale, 0.3, no two share a target pixel
 WIDE = DataConfig(crop_px=40, scale_min=0.3, scale_max=3.0)
@@ -34,7 +34,7 @@ def points(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def window_of(size: tuple[int, int], data: DataConfig, seed: int) -> Window:
-    return transforms.draw_window(*size, data, np.random.default_rng(seed))
+    return augment.draw_window(*size, data, np.random.default_rng(seed))
 
 
 def mapped(window: Window, y: float, x: float, crop_px: int) -> tuple[float, float]:
@@ -87,7 +87,7 @@ def test_no_label_of_the_window_is_lost_and_each_is_within_a_pixel_of_its_place(
 ) -> None:
     label_HW = points(size, np.random.default_rng(seed))
     window = window_of(size, WIDE, seed)
-    crop = transforms.cut_label(label_HW, window, WIDE.crop_px, dense=False)
+    crop = augment.cut_label(label_HW, window, WIDE.crop_px, dense=False)
     left, top, right, bottom = window.box
     inside = set()
     for y, x in np.argwhere(label_HW < UNLABELLED):
@@ -111,7 +111,7 @@ def test_no_label_of_the_window_is_lost_and_each_is_within_a_pixel_of_its_place(
 @given(size=sizes, seed=seeds, dense=st.booleans())
 def test_padding_is_ignored_and_nothing_else_is(size: tuple[int, int], seed: int, dense: bool) -> None:
     window = window_of(size, WIDE, seed)
-    crop = transforms.cut_label(points(size, np.random.default_rng(seed)), window, WIDE.crop_px, dense=dense)
+    crop = augment.cut_label(points(size, np.random.default_rng(seed)), window, WIDE.crop_px, dense=dense)
     upright = crop[:, ::-1] if window.flip else crop
     expected = np.full_like(crop, True, dtype=bool)
     expected[: window.height, : window.width] = False
@@ -123,7 +123,7 @@ def test_padding_is_ignored_and_nothing_else_is(size: tuple[int, int], seed: int
 def test_dense_masks_are_sampled_at_the_nearest_pixel(size: tuple[int, int], seed: int) -> None:
     mask_HW = np.random.default_rng(seed).integers(0, 20, size).astype(np.uint8)
     window = dataclasses.replace(window_of(size, WIDE, seed), flip=False)
-    crop = transforms.cut_label(mask_HW, window, WIDE.crop_px, dense=True)
+    crop = augment.cut_label(mask_HW, window, WIDE.crop_px, dense=True)
     left, top, right, bottom = window.box
     for row in range(window.height):
         for column in range(0, window.width, 7):
@@ -138,9 +138,9 @@ def test_void_of_the_source_stays_void_and_clicks_are_painted_over_it() -> None:
     label_HW = np.full((100, 100), IGNORED, np.uint8)
     label_HW[51, 51] = 7
     window = Window((0, 0, 100, 100), 25, 25, flip=False)
-    crop = transforms.cut_label(label_HW, window, 32, dense=False)
+    crop = augment.cut_label(label_HW, window, 32, dense=False)
     assert np.argwhere(crop != IGNORED).tolist() == [[12, 12]] and crop[12, 12] == 7
-    assert (transforms.cut_label(label_HW, window, 32, dense=True) == IGNORED).all()  # nearest alone loses it
+    assert (augment.cut_label(label_HW, window, 32, dense=True) == IGNORED).all()  # nearest alone loses it
 
 
 # ------------------------------------------------------------------------------- every labelled pixel arrives
@@ -190,7 +190,7 @@ def plain_nearest(label_HW: np.ndarray, window: Window, crop_px: int) -> np.ndar
 
 
 def our_cut(label_HW: np.ndarray, window: Window, crop_px: int) -> np.ndarray:
-    return transforms.cut_label(label_HW, window, crop_px, dense=False)
+    return augment.cut_label(label_HW, window, crop_px, dense=False)
 
 
 def arrival(cut: Cut, examples: int) -> Callable[[], None]:
@@ -198,7 +198,7 @@ def arrival(cut: Cut, examples: int) -> Callable[[], None]:
     @given(size=st.tuples(st.integers(20, 150), st.integers(20, 150)), count=st.integers(1, 150), seed=seeds)
     def check(size: tuple[int, int], count: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        window = transforms.draw_window(*size, RECIPE, rng)
+        window = augment.draw_window(*size, RECIPE, rng)
         assert_all_arrive(cut, clicks(size, count, rng), window, RECIPE.crop_px)
 
     return check
@@ -220,7 +220,7 @@ def test_only_a_crop_without_room_loses_labels(size: tuple[int, int], num_classe
     rng = np.random.default_rng(seed)
     label_HW = rng.integers(0, num_classes, size).astype(np.uint8)
     label_HW[rng.random(size) < rng.random()] = UNLABELLED
-    window = transforms.draw_window(*size, RECIPE, rng)
+    window = augment.draw_window(*size, RECIPE, rng)
     crop = our_cut(label_HW, window, RECIPE.crop_px)
     if (crop == UNLABELLED).any():
         assert_all_arrive(our_cut, label_HW, window, RECIPE.crop_px)
@@ -259,7 +259,7 @@ def test_blocks_keep_their_outline() -> None:
 def test_a_labelled_crop_holds_a_labelled_pixel(size: tuple[int, int], count: int, seed: int) -> None:
     data = DataConfig(crop_px=32, scale_min=2.0, scale_max=3.0, crop_choice="labelled")
     label_HW = clicks(size, count, np.random.default_rng(seed))
-    _, label = transforms.augment(np.zeros((*size, 3), np.uint8), label_HW, data, (seed, 0, 0), dense=False)
+    _, label = augment.augment(np.zeros((*size, 3), np.uint8), label_HW, data, (seed, 0, 0), dense=False)
     assert (label < UNLABELLED).any()
 
 
@@ -267,14 +267,14 @@ def test_the_class_of_a_labelled_crop_is_drawn_evenly() -> None:
     label_HW = np.full((60, 60), UNLABELLED, np.uint8)
     label_HW[:20] = 0  # 1200 pixels
     label_HW[50, 30] = 7  # one
-    drawn = [transforms.draw_focus(label_HW, np.random.default_rng(seed)) for seed in range(400)]
+    drawn = [augment.draw_focus(label_HW, np.random.default_rng(seed)) for seed in range(400)]
     rare = sum(place == (50, 30) for place in drawn)
     assert 160 < rare < 240
     assert len({place for place in drawn if place != (50, 30)}) > 120  # and the pixel of its class
-    assert transforms.draw_focus(np.full((5, 5), IGNORED, np.uint8), np.random.default_rng(0)) is None
+    assert augment.draw_focus(np.full((5, 5), IGNORED, np.uint8), np.random.default_rng(0)) is None
     data = DataConfig(crop_px=32, crop_choice="labelled")  # nothing to hold: a window at random
     empty = np.full((60, 60), UNLABELLED, np.uint8)
-    transforms.augment(np.zeros((60, 60, 3), np.uint8), empty, data, (0, 0, 0), dense=False)
+    augment.augment(np.zeros((60, 60, 3), np.uint8), empty, data, (0, 0, 0), dense=False)
 
 
 @settings(max_examples=60, deadline=None)
@@ -282,7 +282,7 @@ def test_the_class_of_a_labelled_crop_is_drawn_evenly() -> None:
 def test_a_window_with_a_focus_is_a_window_that_holds_it(size: tuple[int, int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     y, x = int(rng.integers(size[0])), int(rng.integers(size[1]))
-    left, top, right, bottom = transforms.draw_window(*size, WIDE, rng, (y, x)).box
+    left, top, right, bottom = augment.draw_window(*size, WIDE, rng, (y, x)).box
     assert 0 <= left <= x < right <= size[1] and 0 <= top <= y < bottom <= size[0]
 
 
@@ -310,7 +310,7 @@ def test_label_stays_on_the_thing_it_marks(
     centre = tuple(int(4 + share * (length - 9)) for share, length in zip(where, size, strict=True))
     image_HW3, label_HW = marked(size, centre)  # type: ignore[arg-type]
     data = DataConfig(crop_px=48, scale_min=0.5, scale_max=2.5)
-    image, label = transforms.augment(image_HW3, label_HW, data, (seed, 0, 0), dense=False)
+    image, label = augment.augment(image_HW3, label_HW, data, (seed, 0, 0), dense=False)
     assert image.shape == (48, 48, 3) and label.shape == (48, 48)
     assert image.dtype == label.dtype == np.uint8
     red = image[..., 0].astype(float)
@@ -330,11 +330,11 @@ def test_flip_turns_image_and_label_alike() -> None:
     turned = dataclasses.replace(upright, flip=True)
     for crop_px in (40, 50):
         image, label = (
-            transforms.cut_image(image_HW3, turned, crop_px),
-            transforms.cut_label(label_HW, turned, crop_px, dense=False),
+            augment.cut_image(image_HW3, turned, crop_px),
+            augment.cut_label(label_HW, turned, crop_px, dense=False),
         )
-        assert (image == transforms.cut_image(image_HW3, upright, crop_px)[:, ::-1]).all()
-        assert (label == transforms.cut_label(label_HW, upright, crop_px, dense=False)[:, ::-1]).all()
+        assert (image == augment.cut_image(image_HW3, upright, crop_px)[:, ::-1]).all()
+        assert (label == augment.cut_label(label_HW, upright, crop_px, dense=False)[:, ::-1]).all()
         assert np.argwhere(label == 1).tolist() == [[10, crop_px - 1 - 8]]
         assert image[10, crop_px - 1 - 8, 0] == 255
 
@@ -344,9 +344,9 @@ def test_cutting_equals_resizing_the_whole_image_and_then_cutting() -> None:
     image_HW3 = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
     window = Window((16, 8, 16 + 40, 8 + 30), 15, 20, flip=False)
     whole = np.asarray(Image.fromarray(image_HW3).resize((40, 30), Image.Resampling.BILINEAR))
-    cut = transforms.cut_image(image_HW3, window, 32)[:15, :20]
+    cut = augment.cut_image(image_HW3, window, 32)[:15, :20]
     assert np.abs(cut[1:-1, 1:-1].astype(int) - whole[5:18, 9:27].astype(int)).max() <= 1
-    assert (transforms.cut_image(image_HW3, window, 32)[15:] == 0).all()
+    assert (augment.cut_image(image_HW3, window, 32)[15:] == 0).all()
 
 
 def test_encoded_bytes_give_the_same_sample_as_pixels() -> None:
@@ -356,11 +356,11 @@ def test_encoded_bytes_give_the_same_sample_as_pixels() -> None:
     Image.fromarray(image_HW3).save(buffer, "PNG")
     data = dataclasses.replace(WIDE, colour=True)
     for row in range(10):
-        ours = transforms.augment(buffer.getvalue(), label_HW, data, (0, 0, row), dense=False)
-        other = transforms.augment(image_HW3, label_HW, data, (0, 0, row), dense=False)
+        ours = augment.augment(buffer.getvalue(), label_HW, data, (0, 0, row), dense=False)
+        other = augment.augment(image_HW3, label_HW, data, (0, 0, row), dense=False)
         assert all((one == two).all() for one, two in zip(ours, other, strict=True))
     with pytest.raises(ValueError, match="image is 160x150 pixels but 150x160 are expected"):
-        transforms.augment(buffer.getvalue(), label_HW.T, data, (0, 0, 0), dense=False)
+        augment.augment(buffer.getvalue(), label_HW.T, data, (0, 0, 0), dense=False)
 
 
 @settings(max_examples=30, deadline=None)
@@ -368,7 +368,7 @@ def test_encoded_bytes_give_the_same_sample_as_pixels() -> None:
 def test_resizing_is_pillows_within_rounding(size: tuple[int, int], seed: int) -> None:
     image_HW3 = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
     window = dataclasses.replace(window_of(size, WIDE, seed), flip=False)
-    cut = transforms.cut_image(image_HW3, window, WIDE.crop_px)[: window.height, : window.width]
+    cut = augment.cut_image(image_HW3, window, WIDE.crop_px)[: window.height, : window.width]
     part = Image.fromarray(image_HW3).crop(window.box)
     expected = np.asarray(part.resize((window.width, window.height), Image.Resampling.BILINEAR))
     assert np.abs(cut.astype(int) - expected).max() <= 1
@@ -383,9 +383,9 @@ def test_the_key_alone_decides(colour: bool) -> None:
     image_HW3, label_HW = rng.integers(0, 255, (50, 60, 3)).astype(np.uint8), points((50, 60), rng)
     data = dataclasses.replace(WIDE, colour=colour)
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
-    first = [transforms.augment(image_HW3, label_HW, data, key, dense=False) for key in keys]
+    first = [augment.augment(image_HW3, label_HW, data, key, dense=False) for key in keys]
     np.random.seed(7)  # numpy's global stream is not drawn from
-    again = [transforms.augment(image_HW3, label_HW, data, key, dense=False) for key in keys]
+    again = [augment.augment(image_HW3, label_HW, data, key, dense=False) for key in keys]
     for (image, label), (image2, label2) in zip(first, again, strict=True):
         assert (image == image2).all() and (label == label2).all()
     for one in range(len(keys)):
@@ -398,9 +398,9 @@ def test_colour_changes_the_image_only() -> None:
     image_HW3, label_HW = rng.integers(0, 255, (50, 60, 3)).astype(np.uint8), points((50, 60), rng)
     changed = 0
     for row in range(12):
-        plain = transforms.augment(image_HW3, label_HW, WIDE, (0, 0, row), dense=False)
+        plain = augment.augment(image_HW3, label_HW, WIDE, (0, 0, row), dense=False)
         data = dataclasses.replace(WIDE, colour=True)
-        coloured = transforms.augment(image_HW3, label_HW, data, (0, 0, row), dense=False)
+        coloured = augment.augment(image_HW3, label_HW, data, (0, 0, row), dense=False)
         assert (plain[1] == coloured[1]).all()
         assert coloured[0].shape == plain[0].shape and coloured[0].dtype == np.uint8
         changed += bool((plain[0] != coloured[0]).any())
@@ -412,6 +412,6 @@ def test_inputs_are_not_written_to() -> None:
     image_HW3.setflags(write=False)
     label_HW.setflags(write=False)
     for row in range(5):
-        transforms.augment(
+        augment.augment(
             image_HW3, label_HW, dataclasses.replace(WIDE, colour=True), (0, 0, row), dense=False
         )  # would raise

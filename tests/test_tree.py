@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseg import tree
+from sparseg.losses import tree_energy
 
 
 def brute_tree(value_Chw: Tensor) -> dict[int, list[int]]:
@@ -62,7 +62,7 @@ def test_filter_is_the_sum_over_all_paths(h: int, w: int, sigma: float) -> None:
         values(2, 4, h, w, seed=1),
         values(2, 5, h, w, seed=2, scale=0.2),
     )
-    found = tree.filter_by(tree.grow(grown), value, guide, sigma)
+    found = tree_energy.filter_by(tree_energy.grow(grown), value, guide, sigma)
     for b in range(2):
         expected = brute_filter(grown[b], value[b], guide[b], sigma)
         torch.testing.assert_close(found[b], expected, rtol=1e-9, atol=1e-12)
@@ -85,7 +85,7 @@ def test_energy_and_its_gradients_are_those_of_the_plain_form() -> None:
                 soft = brute_filter(f[b].detach(), soft, f[b], 1.0)
                 energy = energy + ((p[b] - soft).abs() * unlabelled[b]).sum()
         else:
-            energy = tree.energy(f, p, image, unlabelled)
+            energy = tree_energy.energy(f, p, image, unlabelled)
         found.append((energy, *torch.autograd.grad(energy, (f, z))))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-11)
@@ -93,16 +93,16 @@ def test_energy_and_its_gradients_are_those_of_the_plain_form() -> None:
 
 
 def test_gradcheck() -> None:
-    forest = tree.grow(values(2, 3, 3, 4))
+    forest = tree_energy.grow(values(2, 3, 3, 4))
     value = values(2, 2, 3, 4, seed=1).requires_grad_()
     guide = values(2, 3, 3, 4, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, g: tree.filter_by(forest, x, g, 0.5), (value, guide))
+    assert torch.autograd.gradcheck(lambda x, g: tree_energy.filter_by(forest, x, g, 0.5), (value, guide))
 
 
 def test_a_flat_image_has_a_tree_and_means_everything() -> None:
     value = values(1, 2, 4, 6)
     flat = torch.zeros(1, 3, 4, 6, dtype=torch.float64)
-    found = tree.filter_by(tree.grow(flat), value, flat, 0.02)
+    found = tree_energy.filter_by(tree_energy.grow(flat), value, flat, 0.02)
     torch.testing.assert_close(found, value.mean((2, 3), keepdim=True).expand_as(value))
 
 
@@ -110,7 +110,7 @@ def test_nothing_passes_a_hard_border_and_no_image_reaches_another() -> None:
     image = torch.zeros(2, 1, 4, 6, dtype=torch.float64)
     image[:, :, :, 3:] = 1.0
     value = torch.arange(48, dtype=torch.float64).view(2, 1, 4, 6)
-    found = tree.filter_by(tree.grow(image), value, image, 0.02)
+    found = tree_energy.filter_by(tree_energy.grow(image), value, image, 0.02)
     for b, half in itertools.product((0, 1), (slice(0, 3), slice(3, 6))):
         mean = value[b, 0, :, half].mean()
         torch.testing.assert_close(found[b, 0, :, half], mean.expand(4, 3))

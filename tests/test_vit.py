@@ -19,10 +19,15 @@ from timm.layers import pos_embed_sincos
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 
-from sparseg import checkpoint, evaluate, export, preparation, tracing, train, vit
+from sparseg.runs import checkpoint
+from sparseg.evaluation import counts
+from sparseg.inference import export, timm_for_export
+from sparseg.launch import prepare
+from sparseg import train
+from sparseg.network import transformer
 from sparseg.config import Config, ModelConfig
-from sparseg.model import GlobalBatchNorm2d, Segmenter, build, with_global_batch_norm
-from sparseg.schedule import make_optimizer
+from sparseg.network.segmenter import GlobalBatchNorm2d, Segmenter, build, with_global_batch_norm
+from sparseg.train.schedule import make_optimizer
 
 BACKBONES = {"test_vit": 16, "test_vit4": 16, "eva02_tiny_patch14_224": 14}
 """Backbone -> pixels of a patch. With a class token; registers and RMS norm; rotary embeddings (EVA)."""
@@ -193,7 +198,7 @@ def test_the_cell_that_answers_is_the_one_that_was_marked(side: int) -> None:
             nn.init.ones_(module.weight)
     marked = torch.zeros(1, 3, side, side)
     marked[:, :, 24:28, side - 16 : side - 12] = 1.0
-    answer_hw = stem.eval()(vit.stretched(marked, vit.STEM_PX))[0, 0]
+    answer_hw = stem.eval()(transformer.stretched(marked, transformer.STEM_PX))[0, 0]
     weight_hw = answer_hw / answer_hw.sum()
     middle_px = (torch.arange(len(weight_hw)) + 0.5) * side / len(weight_hw)
     centre = ((weight_hw.sum(1) @ middle_px).item(), (weight_hw.sum(0) @ middle_px).item())
@@ -303,9 +308,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_dilations_that_a_crop_is_too_small_for_matter_to_a_cnn_only(folder: Path) -> None:
     """The defaults reach 18 cells, and a crop of 32 pixels has 2."""
     fields: dict[str, Any] = {"model.aspp_dilations": ModelConfig().aspp_dilations}
-    preparation.prepare(tiny.config(folder, {**fields, "model.backbone": "test_vit"}))
+    prepare.prepare(tiny.config(folder, {**fields, "model.backbone": "test_vit"}))
     with pytest.raises(ValueError, match=r"model.aspp_dilations.*data.crop_px=32.*2 cells"):
-        preparation.prepare(tiny.config(folder, fields))
+        prepare.prepare(tiny.config(folder, fields))
 
 
 @pytest.mark.filterwarnings("ignore:model.weights=none")
@@ -330,7 +335,7 @@ def test_a_run_learns_resumes_and_is_loaded_again(folder: Path, tmp_path: Path) 
     loaded = checkpoint.load_model(config.folder)
     assert result is not None and loaded.config == config
     picture = images(0, 40, 52)
-    assert evaluate.probabilities(loaded.model, picture).shape == (2, len(tiny.NAMES), 40, 52)
+    assert counts.probabilities(loaded.model, picture).shape == (2, len(tiny.NAMES), 40, 52)
     last = checkpoint.all_of(config.folder)[-1]
     expected, _ = checkpoint.load_state(last)
     shutil.rmtree(last)
@@ -370,7 +375,7 @@ def test_dinov3_can_be_traced_for_any_size() -> None:
     """Alone: a whole network of them takes half a minute."""
     rotary = Rotary().eval()
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    with tracing.whole_numbers():
+    with timm_for_export.whole_numbers():
         image = torch.zeros(2, 3, 72, 81)
         program = torch.export.export(rotary, (image,), dynamic_shapes=(sizes,)).module()
     for size in [(72, 81), (30, 200), (97, 64)]:
@@ -384,7 +389,7 @@ def test_dinov3_can_be_traced_for_any_size() -> None:
 )
 def test_grids_in_whole_numbers_are_timms(grid_type: str, how: dict[str, Any]) -> None:
     expected = pos_embed_sincos._build_grid([3, 7], grid_type, **how)
-    assert torch.equal(tracing.patch_grid([3, 7], grid_type, **how), expected)
+    assert torch.equal(timm_for_export.patch_grid([3, 7], grid_type, **how), expected)
 
 
 @test_export.has_onnx

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 
-from sparseg.watchdog import Watchdog
+from sparseg.train.watchdog import Watchdog
 
 
 def wait_for(out: io.StringIO, text: str, times: int = 1) -> bool:

@@ -17,19 +17,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from sparseg import shards
-from sparseg.config import (
-    IGNORED,
-    UNLABELLED,
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResourcesConfig,
-    RunConfig,
-    with_overrides,
-)
+from sparseg.data import shards
+from sparseg.config import Config, DataConfig, IGNORED, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig, UNLABELLED, with_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,16 +22,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sparseg import checkpoint, exits, launch, pictures, predict, report, shards, synthetic
-from sparseg.config import (
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResourcesConfig,
-    RunConfig,
-)
+from sparseg.runs import checkpoint
+from sparseg.common import process
+from sparseg import launch
+from sparseg.data import drawing, shards
+from sparseg.inference import predict
+from sparseg.reports import run_page
+from sparseg.data.synthetic import scenes
+from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 
 DATA = Path("runs/demo/data")
 NUM_TRAIN, NUM_VAL, CLICKS_PER_CLASS, SHOWN = 160, 48, 1, 6
@@ -84,10 +82,10 @@ def make_data(folder: Path = DATA.parent) -> Path:
     path = folder / "data"
     if not path.exists():
         splits = {
-            "train": lambda: synthetic.rows(0, range(NUM_TRAIN), CLICKS_PER_CLASS),
-            "val": lambda: synthetic.rows(1, range(NUM_VAL), None),
+            "train": lambda: scenes.rows(0, range(NUM_TRAIN), CLICKS_PER_CLASS),
+            "val": lambda: scenes.rows(1, range(NUM_VAL), None),
         }
-        shards.write(path, splits, synthetic.NAMES, palette=synthetic.PALETTE)
+        shards.write(path, splits, scenes.NAMES, palette=scenes.PALETTE)
         print(f"made {NUM_TRAIN} + {NUM_VAL} scenes in {path}")
     return path
 
@@ -112,7 +110,7 @@ def run_all(options: Options, data: Path) -> dict[tuple[str, int], dict[str, Any
     for first in range(0, len(keys), at_once):
         some = keys[first : first + at_once]
         actions = [functools.partial(launch.launch, runs[key]) for key in some]
-        done = exits.in_thread(*actions) if options.workers else [action() for action in actions]
+        done = process.in_thread(*actions) if options.workers else [action() for action in actions]
         results.update(zip(some, done, strict=True))
     return results
 
@@ -123,7 +121,7 @@ def print_table(options: Options, results: dict[tuple[str, int], dict[str, Any]]
         title=f"synthetic scenes, {CLICKS_PER_CLASS} click per class and image; best validation, IoU in %",
         title_justify="left",
     )
-    for column in ("method", "seeds", "mIoU", *synthetic.NAMES):
+    for column in ("method", "seeds", "mIoU", *scenes.NAMES):
         table.add_column(column, justify="left" if column == "method" else "right")
     for method in options.methods:
         runs = [result for (name, _), result in results.items() if name == method]
@@ -131,7 +129,7 @@ def print_table(options: Options, results: dict[tuple[str, int], dict[str, Any]]
         spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
         classes = [
             statistics.mean(100 * (result["iou"].get(name) or 0.0) for result in runs)
-            for name in synthetic.NAMES
+            for name in scenes.NAMES
         ]
         table.add_row(
             method,
@@ -156,13 +154,13 @@ def draw(options: Options, data: Path) -> Path:
         label = shards.decode_label(record["label"]["bytes"])
         truth = shards.decode_label(record["mask"]["bytes"])
         columns["image"].append(image)
-        columns["clicks"].append(pictures.draw_clicks(image, label, dataset.palette, zoom=2))
+        columns["clicks"].append(drawing.draw_clicks(image, label, dataset.palette, zoom=2))
         for method, loaded in models.items():
             labels = predict.predict_image(loaded.model, image).argmax(0).astype(np.uint8)
-            columns[method].append(pictures.overlay(image, labels, dataset.palette))
-        columns["truth"].append(pictures.overlay(image, truth, dataset.palette))
+            columns[method].append(drawing.overlay(image, labels, dataset.palette))
+        columns["truth"].append(drawing.overlay(image, truth, dataset.palette))
     path = options.out / "overlays.png"
-    pictures.panels(columns, path, legend=dict(zip(dataset.names, dataset.palette, strict=True)))
+    drawing.panels(columns, path, legend=dict(zip(dataset.names, dataset.palette, strict=True)))
     return path
 
 
@@ -174,7 +172,7 @@ def main(options: Options) -> None:
     picture = draw(options, data)
     page = options.out / "report.html"
     folders = [options.out / run_name(method, seed) for method, seed in results]
-    report.write_report(
+    run_page.write_report(
         folders,
         page,
         pictures={"training scenes: image, clicks, what each method makes of them, truth": picture},
@@ -188,4 +186,4 @@ if __name__ == "__main__":
     if any(word.startswith("--") and "." in word.partition("=")[0] for word in sys.argv[1:]):
         make_data()
         launch.main(recipe(), description=__doc__ or "")
-    raise SystemExit(exits.guarded(lambda: main(tyro.cli(Options, description=__doc__))))
+    raise SystemExit(process.guarded(lambda: main(tyro.cli(Options, description=__doc__))))

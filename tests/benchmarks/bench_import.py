@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseg import importers, shards
+from sparseg.data import importers, shards
 from sparseg.config import UNLABELLED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from bench_mixture import Case, inputs, interleaved, options_of
 
-from sparseg import losses, model
+from sparseg import losses
+from sparseg.network import segmenter
 from sparseg.config import LossConfig, ModelConfig
-from sparseg.mixture import Memory
+from sparseg.losses.mixture import Memory
 
 METHODS = ("ce", "ce+absent", "agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise", "agmm+tel")
 
@@ -47,7 +48,7 @@ def compare(setting: Setting, rounds: int, device: torch.device) -> None:
     """A row a method."""
     case = setting.case
     given = inputs(case, device, setting.network.feature_channels)
-    network = model.build(setting.network, case.num_classes, quiet=True)
+    network = segmenter.build(setting.network, case.num_classes, quiet=True)
     network = network.to(device, memory_format=torch.channels_last).train()
     coarse = torch.rand(case.batch, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     image = F.interpolate(255 * coarse, size=(case.crop_px, case.crop_px), mode="bilinear").byte()

@@ -24,8 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import agmm, losses, mixture, model
-from sparseg.config import IGNORED, UNLABELLED, LossConfig, ModelConfig
+from sparseg.losses import agmm, mixture
+from sparseg import losses
+from sparseg.network import segmenter
+from sparseg.config import IGNORED, LossConfig, ModelConfig, UNLABELLED
 
 EPS = 1e-6
 CONFIG = LossConfig(method="agmm", variance="published")
@@ -220,7 +222,7 @@ def share_of_step(backbone: str, rounds: int, device: torch.device, batch: int) 
     """One row: the mixture terms against a whole training step without optimizer, VOC shape."""
     case = dataclasses.replace(CASES["voc4"], batch=batch)
     given = inputs(case, device)
-    network = model.build(ModelConfig(backbone=backbone, output_stride=8), case.num_classes, quiet=True)
+    network = segmenter.build(ModelConfig(backbone=backbone, output_stride=8), case.num_classes, quiet=True)
     network = network.to(device, memory_format=torch.channels_last).train()
     image = torch.rand(batch, 3, case.crop_px, case.crop_px, device=device)
     image = image.to(memory_format=torch.channels_last)

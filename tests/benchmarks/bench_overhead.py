@@ -21,16 +21,10 @@ from pathlib import Path
 
 import torch
 
-from sparseg import config, shards, synthetic, train
-from sparseg.config import (
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResourcesConfig,
-    RunConfig,
-)
+from sparseg import config, train
+from sparseg.data import shards
+from sparseg.data.synthetic import scenes
+from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 
 PLAIN = """
 import sys, torch, torch.distributed as dist
@@ -134,10 +128,10 @@ def main() -> None:
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="sparseg-overhead-"))
     splits = {
-        "train": lambda: synthetic.rows(0, range(64), 1),
-        "val": lambda: synthetic.rows(1, range(4), None),
+        "train": lambda: scenes.rows(0, range(64), 1),
+        "val": lambda: scenes.rows(1, range(4), None),
     }
-    shards.write(work / "data", splits, synthetic.NAMES, palette=synthetic.PALETTE)
+    shards.write(work / "data", splits, scenes.NAMES, palette=scenes.PALETTE)
     if options.part != "checkpoints":
         ray_against_torchrun(work, options.rounds, options.steps)
     if options.part != "ray":

@@ -24,10 +24,10 @@ import torch
 import torchvision.transforms.functional as TF
 from PIL import Image, ImageFilter, ImageOps
 
-from sparseg import shards, transforms
-from sparseg.colour import ColourChange, draw_colour
-from sparseg.config import IGNORED, UNLABELLED, DataConfig
-from sparseg.transforms import Window
+from sparseg.data import augment, shards
+from sparseg.data.colour import ColourChange, draw_colour
+from sparseg.config import DataConfig, IGNORED, UNLABELLED
+from sparseg.data.augment import Window
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "voc_subset" / "JPEGImages"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,7 +93,7 @@ def samples(
         label = clicks(height, width, np.random.default_rng(row))
         for epoch in range(repeats):
             rng = np.random.default_rng((0, epoch, row))
-            window = transforms.draw_window(height, width, data, rng)
+            window = augment.draw_window(height, width, data, rng)
             colour = draw_colour(rng) if data.colour else None
             result.append(Sample(stored, image, label, (0, epoch, row), window, colour))
     return result
@@ -105,7 +105,7 @@ def samples(
 def ours(sample: Sample, data: DataConfig) -> tuple[np.ndarray, np.ndarray]:
     """The body of loader.TrainingSamples.__getitem__."""
     label = shards.decode_label(sample.label)
-    return transforms.augment(sample.stored, label, data, sample.key, dense=False)
+    return augment.augment(sample.stored, label, data, sample.key, dense=False)
 
 
 def usual(sample: Sample, data: DataConfig) -> tuple[Image.Image, Image.Image]:

@@ -15,16 +15,9 @@ from pathlib import Path
 import bench_import
 import torch
 
-from sparseg import shards, train
-from sparseg.config import (
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResourcesConfig,
-    RunConfig,
-)
+from sparseg.data import shards
+from sparseg import train
+from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 
 BATCH = 64
 

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseg import evaluate, model
+from sparseg.evaluation import counts
+from sparseg.network import segmenter
 from sparseg.config import ModelConfig
-from sparseg.windows import window_starts
+from sparseg.common.tiling import window_starts
 
 NUM_CLASSES, WINDOW, STRIDE = 19, 256, 170
 
@@ -43,7 +44,7 @@ def plain(network: nn.Module, image_13HW: Tensor) -> Tensor:
 
 def ours(network: nn.Module, image_13HW: Tensor) -> Tensor:
     """`evaluate.probabilities`."""
-    return evaluate.probabilities(network, image_13HW, window_px=WINDOW, stride_px=STRIDE)
+    return counts.probabilities(network, image_13HW, window_px=WINDOW, stride_px=STRIDE)
 
 
 @torch.inference_mode()
@@ -55,7 +56,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     settings = ModelConfig(backbone="mobilenetv2_100", weights="none", output_stride=16)
-    network = model.build(settings, NUM_CLASSES, quiet=True).eval()
+    network = segmenter.build(settings, NUM_CLASSES, quiet=True).eval()
     loaded = copy.deepcopy(network).to(memory_format=torch.channels_last)  # as checkpoint.load_model gives it
     for size in ((512, 512), (600, 800)):
         image_13HW = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)

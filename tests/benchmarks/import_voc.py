@@ -58,7 +58,7 @@ def count_outside(clicks: list[dict[str, float]]) -> int:
 
 def main(shared_data: Path, work: Path) -> None:
     """Import everything, print the report and the comparison.  Fails with AssertionError if they differ."""
-    from sparseg import importers, shards
+    from sparseg.data import importers, shards
 
     shutil.rmtree(work / "voc", ignore_errors=True)
     root = make_tree(work / "voc", shared_data)

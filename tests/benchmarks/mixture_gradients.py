@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparseg import checkpoint, config, loader, losses, shards
+from sparseg.runs import checkpoint
+from sparseg import config, losses
+from sparseg.data import loader, shards
 
 WEIGHTS = (0.1, 0.3, 1.0)
 TERMS = {

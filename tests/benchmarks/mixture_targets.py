@@ -22,7 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg import checkpoint, metrics, mixture, shards
+from sparseg.runs import checkpoint
+from sparseg.evaluation import metrics
+from sparseg.losses import mixture
+from sparseg.data import shards
 from sparseg.config import UNLABELLED
 
 BANDWIDTHS = (0.2, 0.4, 0.8)

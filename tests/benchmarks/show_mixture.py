@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparseg import agmm, checkpoint, contact_sheet, mixture, pictures, shards
+from sparseg.losses import agmm, mixture
+from sparseg.runs import checkpoint
+from sparseg.reports import dataset_page
+from sparseg.data import drawing, shards
 from sparseg.config import UNLABELLED
 
 SCALE = np.array([[12, 8, 38], [84, 22, 108], [180, 54, 84], [244, 132, 40], [252, 250, 190]], float)
@@ -78,7 +81,7 @@ def main() -> None:
     found = checkpoint.all_of(options.run)
     chosen = [found[0], found[len(found) // 2], found[-1]]
     data = shards.open(options.dataset)
-    rows = contact_sheet.choose_rows(data.splits["train"]["present"], options.images)
+    rows = dataset_page.choose_rows(data.splits["train"]["present"], options.images)
     columns: dict[str, list[np.ndarray]] = {"image, clicks": [], "truth": []}
     for row in rows:
         record = data.splits["train"][row]
@@ -88,7 +91,7 @@ def main() -> None:
         largest = sorted(labelled, key=lambda k: -int((mask_HW == k).sum()))[: options.classes]
         for k in largest:
             own_HW = np.where(label_HW == k, label_HW, UNLABELLED).astype(np.uint8)
-            columns["image, clicks"].append(pictures.draw_clicks(image_HW3, own_HW, data.palette, zoom=2))
+            columns["image, clicks"].append(drawing.draw_clicks(image_HW3, own_HW, data.palette, zoom=2))
             columns["truth"].append(heat((mask_HW == k).astype(float)))
         for path in chosen:
             loaded = checkpoint.load_model(path)
@@ -102,7 +105,7 @@ def main() -> None:
         print(
             f"{path.name}: P {p_in:.2f} inside, {p_out:.2f} outside; G {g_in:.2f} inside, {g_out:.2f} outside"
         )
-    pictures.panels(columns, options.out, cell_px=200)
+    drawing.panels(columns, options.out, cell_px=200)
     print(f"{options.out}: images {[data.splits['train'][row]['id'] for row in rows]}")
 
 

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tiny
 from driving import FAST, MARK, Driver, newest_step, wait_until, workers
 
-from sparseg import checkpoint, config
+from sparseg.runs import checkpoint
+from sparseg import config
 
 VICTIMS = ("worker", "worker", "driver", "node")
 MOMENTS = ("any", "save", "validation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparseg import exits
+from sparseg.common import process
 from sparseg.cli import data, network, outcome
 
 
@@ -15,7 +15,7 @@ def main(args: list[str] | None = None) -> None:
     for group in (data, network, outcome):
         group.add_commands(commands)
     options = parser.parse_args(args)
-    raise SystemExit(exits.guarded(lambda: options.action(options)))
+    raise SystemExit(process.guarded(lambda: options.action(options)))
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -121,7 +121,7 @@ def _add_drawing(add: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from sparseg import importers
+    from sparseg.data import importers
 
     with _own_flags():
         report = importers.import_dataset(
@@ -162,7 +162,7 @@ def _own_flags() -> Iterator[None]:
 
 
 def _sparsify(options: argparse.Namespace) -> None:
-    from sparseg import importers, sparsify
+    from sparseg.data import importers, sparsify
 
     recipe = sparsify.Recipe(
         kind=options.kind, budget=options.budget, seed=options.seed, width_px=options.width
@@ -171,17 +171,17 @@ def _sparsify(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from sparseg import importers, shards
+    from sparseg.data import importers, shards
 
     dataset = shards.open(options.dataset)
     report = importers.inspected(dataset)
     print(importers.format_report(report))
     if options.html:
-        from sparseg import contact_sheet
+        from sparseg.reports import dataset_page
 
         sizes = ", ".join(f"{name} {len(data):,}" for name, data in dataset.splits.items())
         facts = [("images", sizes), ("label", report.get("label", "")), ("encoding", report["encoding"])]
         facts += [("layout", report["layout"]), ("from", report["root"])]
         facts += [("refused rows", f"{len(report['refused']):,}")]
-        contact_sheet.write_contact_sheet(dataset, Path(options.html), facts, rows_per_split=options.rows)
+        dataset_page.write_contact_sheet(dataset, Path(options.html), facts, rows_per_split=options.rows)
         print(f"wrote {options.html}", file=sys.stderr)

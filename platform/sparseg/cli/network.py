@@ -64,9 +64,9 @@ def _add_views(add: argparse.ArgumentParser) -> None:
 
 
 def _views(options: argparse.Namespace) -> dict[str, Any]:
-    from sparseg import evaluate
+    from sparseg.evaluation import counts
 
-    evaluate.check_views(options.window, options.stride, options.scales)
+    counts.check_views(options.window, options.stride, options.scales)
     return {
         "scales": tuple(options.scales),
         "flip": options.flip,
@@ -87,22 +87,23 @@ def _spread(workers: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Any
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from sparseg import checkpoint, examination
+    from sparseg.runs import checkpoint
+    from sparseg.evaluation.evaluate import examine, show
 
-    found = examination.examine(
+    found = examine(
         options.checkpoint,
         options.dataset,
         options.split,
         spread=_spread(options.workers),
         **_views(options),
     )
-    examination.show(found)
+    show(found)
     if options.json:
         checkpoint.write_text(Path(options.json), json.dumps(found, indent=2))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from sparseg import predict
+    from sparseg.inference import predict
 
     unreadable = predict.predict_folder(
         options.checkpoint,
@@ -119,7 +120,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from sparseg import export
+    from sparseg.inference import export
 
     out = export.export(
         options.checkpoint, options.out, to=options.to, size_px=tuple(options.size), push_to=options.push_to

@@ -36,7 +36,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from sparseg import checkpoint, report, sweep_page
+    from sparseg.runs import checkpoint
+    from sparseg.reports import run_page, sweep_page
 
     if options.images < 0:
         raise ValueError(f"--images must be at least 0, got {options.images}")
@@ -47,28 +48,31 @@ def _report(options: argparse.Namespace) -> None:
         checkpoint.write_text(Path(options.html), sweep_page.html_of(folders[0]))
     else:
         found = [_findings(folder, options) for folder in folders] if options.dataset else []
-        report.write_report(folders, Path(options.html), findings=found)
+        run_page.write_report(folders, Path(options.html), findings=found)
     print(f"wrote {options.html}")
 
 
 def _findings(folder: Path, options: argparse.Namespace) -> str:
-    from sparseg import checkpoint, examination, findings
+    from sparseg.runs import checkpoint
+    from sparseg.evaluation import evaluate
+    from sparseg.reports import evaluation_section
 
     folder = checkpoint.resolve(folder)
-    found = examination.examine(folder, options.dataset, options.split)
-    sheets = findings.sheets_of(folder, options.dataset, found, count=options.images, train_split="train")
-    return findings.html_of(found, sheets)
+    found = evaluate.examine(folder, options.dataset, options.split)
+    sheets = evaluation_section.sheets_of(folder, options.dataset, found, count=options.images, train_split="train")
+    return evaluation_section.html_of(found, sheets)
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from sparseg import checkpoint, plan
+    from sparseg.runs import checkpoint
+    from sparseg.planning import annotation_plan
 
     target = options.target_miou
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target-miou must be between 0 and 1, got {target:g}")
-    curves, images = plan.curves_of([Path(run) for run in options.runs])
-    cost = plan.Cost(images if options.images is None else options.images, options.seconds_per_label)
-    print(plan.text_of(curves, target, cost))
+    curves, images = annotation_plan.curves_of([Path(run) for run in options.runs])
+    cost = annotation_plan.Cost(images if options.images is None else options.images, options.seconds_per_label)
+    print(annotation_plan.text_of(curves, target, cost))
     if options.html:
-        checkpoint.write_text(Path(options.html), plan.html_of(curves, target, cost))
+        checkpoint.write_text(Path(options.html), annotation_plan.html_of(curves, target, cost))
         print(f"wrote {options.html}", file=sys.stderr)

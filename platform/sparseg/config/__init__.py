@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from sparseg.config.sections import (
-    IGNORED,
-    MAX_CLASSES,
-    PIXELLESS,
-    UNLABELLED,
-    Config,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResourcesConfig,
-    RunConfig,
-    check_tiles,
-)
+from sparseg.config.sections import Config, DataConfig, IGNORED, LossConfig, MAX_CLASSES, ModelConfig, OptimConfig, PIXELLESS, ResourcesConfig, RunConfig, UNLABELLED, check_tiles
 from sparseg.config.values import from_dict, load, to_dict, with_overrides
 
 __all__ = [

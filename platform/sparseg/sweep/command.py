@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparseg import config, flags
-from sparseg.exits import guarded
+from sparseg import config
+from sparseg.config import command_line
+from sparseg.common.process import guarded
 from sparseg.sweep import runner
 from sparseg.sweep.cost import COSTS
 from sparseg.sweep.space import check_effect, check_space, grid_of, load_file, points_of, space_of
@@ -45,7 +46,7 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
     own, rest = _split(args, description)
     trainer = _trainer_file(trainers, own.trainer)
     recipe = load_file(trainer)
-    base, dry_run = flags.parse(recipe.recipe(), rest)
+    base, dry_run = command_line.parse(recipe.recipe(), rest)
     if not dry_run and hasattr(recipe, "make_data") and base.data.root == recipe.recipe().data.root:
         recipe.make_data()  # of the demo: nobody has it on disk
     base = config.with_overrides(base, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})

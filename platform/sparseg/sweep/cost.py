@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparseg.plan import labels_per_image
-from sparseg.records import read_run, training_seconds
+from sparseg.planning.annotation_plan import labels_per_image
+from sparseg.runs.records import read_run, training_seconds
 
 COSTS = ("labels", "seconds")
 

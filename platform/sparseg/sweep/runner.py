@@ -16,8 +16,9 @@ from typing import Any
 import optuna
 from ray import tune
 
-from sparseg import config, launch, preparation
-from sparseg.exits import Interrupted, reason
+from sparseg import config, launch
+from sparseg.launch import prepare
+from sparseg.common.process import Interrupted, reason
 from sparseg.sweep import results
 from sparseg.sweep.cost import cost_of
 from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep
@@ -58,12 +59,12 @@ def run(sweep: Sweep) -> dict[str, Any]:
     Interrupted if the user stopped it; RuntimeError if no trial came to its end.
     """
     with _alone(sweep.folder):
-        base, dataset = preparation.prepare(sweep.base)
+        base, dataset = prepare.prepare(sweep.base)
         if str(dataset) != base.data.root and not any(name.startswith("data.") for name in sweep.space):
             # all trials read the one import that plain runs use, too
             base = config.with_overrides(base, {"data.shards": str(dataset)})
         if base.run.fresh:
-            base = preparation.move_aside(base)
+            base = prepare.move_aside(base)
         sweep = dataclasses.replace(sweep, base=base)
         sweep.folder.mkdir(parents=True, exist_ok=True)
         refuse_other_sweep(sweep)

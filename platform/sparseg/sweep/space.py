@@ -21,7 +21,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from sparseg import config, preparation
+from sparseg import config
+from sparseg.launch import prepare
 from sparseg.config import Config
 
 FIELDS_OF = {
@@ -207,7 +208,7 @@ def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, bas
             trial = config.with_overrides(base, point)
             # a point of a grid is whole; of a range's end the backbone that it goes with is not known
             if grid and any(name == "data.crop_px" or name.startswith("model.") for name in point):
-                preparation.check_network(trial.model, trial.data.crop_px)
+                prepare.check_network(trial.model, trial.data.crop_px)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

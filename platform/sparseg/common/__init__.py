@@ -1,0 +1,1 @@
+"""What every package may use: files, processes and exit codes, process groups, object stores, tiling."""

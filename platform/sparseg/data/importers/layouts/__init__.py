@@ -1,0 +1,52 @@
+"""Which raw layout lies at a path, and how it is listed; nothing is decoded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparseg.data.importers.files import some
+from sparseg.data.importers.layouts.ade20k import ade20k, home_of as home_of_ade20k
+from sparseg.data.importers.layouts.camvid import CAMVID_PALETTE, camvid
+from sparseg.data.importers.layouts.cityscapes import CITYSCAPES_PALETTE, cityscapes
+from sparseg.data.importers.layouts.folder import folder
+from sparseg.data.importers.layouts.voc import home_of as home_of_voc, voc
+from sparseg.data.importers.source import Settings, Source
+
+LAYOUTS = ("voc", "camvid", "cityscapes", "ade20k", "folder")
+PALETTES = {"camvid": CAMVID_PALETTE, "cityscapes": CITYSCAPES_PALETTE}
+
+
+def detect(root: Path) -> str:
+    """Name of the raw layout.  Raises ValueError saying what was looked for."""
+    if home_of_voc(root) is not None:
+        return "voc"
+    if (root / "leftImg8bit").is_dir():
+        return "cityscapes"
+    if (root / "trainannot").is_dir() or ((root / "masks" / "train").is_dir() and (root / "splits").is_dir()):
+        return "camvid"
+    if home_of_ade20k(root) is not None:
+        return "ade20k"
+    if (root / "images").is_dir():
+        return "folder"
+    raise ValueError(
+        f"{root}: layout not recognised (neither an imported dataset, nor JPEGImages/, leftImg8bit/, "
+        "trainannot/, images/training/ with annotations/training/, images/); found "
+        f"{some(sorted(p.name for p in root.iterdir()), 6) or 'an empty folder'}; name it with "
+        f"--data.layout {'|'.join(LAYOUTS)} or correct --data.root"
+    )
+
+
+def read_layout(root: Path, settings: Settings) -> Source:
+    """The raw dataset at `root`.  Raises ValueError for an unknown layout or one that is not there."""
+    match settings.layout:
+        case "voc":
+            return voc(root)
+        case "camvid":
+            return camvid(root)
+        case "cityscapes":
+            return cityscapes(root, settings)
+        case "ade20k":
+            return ade20k(root, settings)
+        case "folder":
+            return folder(root, settings)
+    raise ValueError(f"unknown layout {settings.layout!r}; known: {', '.join(LAYOUTS)}")

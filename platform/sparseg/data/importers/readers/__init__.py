@@ -1,0 +1,110 @@
+"""Which format annotation files are of, and the one reader for each."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sparseg.config import PIXELLESS
+from sparseg.data.importers.readers import coco, csv, cvat, labelme, points, scribblesup, voc
+from sparseg.data.importers.files import some
+from sparseg.data.importers.readers.parsing import json_format, read_json, read_xml, shown, xml_format, xml_is_empty
+from sparseg.data.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files
+from sparseg.data.strokes import Annotations
+from sparseg.data.importers.tags_and_boxes import Kind, presume_background, with_note_of_bare
+
+Reader = Callable[[Sequence[Path], list[str], float], Annotations]
+
+MAX_STROKE_PX = 1000
+
+
+def detect_format(place: Path) -> str:
+    """`png`, or the stroke format at a file or folder, by suffix and then by the content of the first file.
+
+    Raises ValueError naming the file if its content is of no known format.
+    """
+    files = stroke_files(place, "auto")
+    return _format_of(files) if files else "png"
+
+
+def _format_of(files: Sequence[Path]) -> str:
+    file = files[0]
+    match file.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".json":
+            content = read_json(file)
+            found = json_format(content)
+            seen = f"found {some(map(shown, content), 6)}" if isinstance(content, dict) else "it is no object"
+            looked = (
+                'What\'s-the-Point ({"id": [...]}), labelme ("shapes") nor COCO ("images", "annotations")'
+            )
+        case _:
+            # VOC's file of an image without an object looks as ScribbleSup's of one without a stroke
+            for file in files:
+                root = read_xml(file)
+                if not xml_is_empty(root):
+                    break
+            found = xml_format(root)
+            seen = f"its root is <{shown(root.tag)[1:-1]}> with {shown([child.tag for child in root[:3]])}"
+            looked = (
+                "ScribbleSup (<annotation> with <polygon>), CVAT for images (<annotations>) nor VOC "
+                "(<annotation> with <object> and <bndbox>)"
+            )
+    if found is None:
+        raise ValueError(f"{file}: format not recognised, neither {looked}; {seen}; see --data.label-format")
+    return found
+
+
+def read_strokes(
+    files: Sequence[Path], label_format: str, names: list[str], width_px: float, label: str = "point"
+) -> tuple[str, Annotations]:
+    """The format (found if `auto`) and what its reader finds in the files for that label kind.
+
+    Raises ValueError, also for a format that the label kind is not read from.
+    """
+    if not (math.isfinite(width_px) and 1 <= width_px <= MAX_STROKE_PX):
+        raise ValueError(f"data.stroke_px must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
+    found = _format_of(files) if label_format == "auto" else label_format
+    wrong = [file for file in files if file.suffix.lower() != STROKE_SUFFIXES[found]]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]}: {found} is read from {STROKE_SUFFIXES[found]} files; correct "
+            "--data.label-format, or move the file away"
+        )
+    if label in WEAK_FORMATS and found not in WEAK_FORMATS[label]:
+        raise ValueError(
+            f"{files[0]}: a {found} file, but data.label={label} is read from "
+            f"{', '.join(WEAK_FORMATS[label])}; correct --data.label or --data.label-path"
+        )
+    if label not in WEAK_FORMATS and found == "voc":
+        raise ValueError(
+            f"{files[0]}: a voc file has boxes, and no data.label={label}; import it with --label box or tag"
+        )
+    if label not in PIXELLESS:
+        return found, _reader(found, "strokes")(files, names, width_px)
+    kind: Kind = "tag" if label == "tag" else "box"
+    read = _reader(found, kind)(files, names, width_px)
+    read = with_note_of_bare(read, label, names, some(files))
+    return found, presume_background(read, names) if kind == "tag" else read
+
+
+def _reader(label_format: str, kind: Kind) -> Reader:
+    match label_format:
+        case "whats-the-point":
+            return points.read
+        case "scribblesup":
+            return scribblesup.read
+        case "csv":
+            return csv.read_tags if kind == "tag" else csv.read
+        case "labelme":
+            return functools.partial(labelme.read, kind=kind)
+        case "cvat":
+            return functools.partial(cvat.read, kind=kind)
+        case "voc":
+            return functools.partial(voc.read, kind=kind)
+        case _:
+            assert label_format == "coco"
+            return functools.partial(coco.read, kind=kind)

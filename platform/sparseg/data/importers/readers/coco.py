@@ -1,0 +1,190 @@
+"""COCO JSON: images, categories, and annotations whose `segmentation` is polygons or run lengths (RLE).
+
+A `bbox` is [x, y, width, height].
+
+https://cocodataset.org/#format-data: polygons [[x, y, x, y, ...], ...]; RLE {"size": [h, w], "counts"} counts
+pixels column by column, unset ones first, as a list, or packed into a string.  The string is unpacked here,
+not by pycocotools, which reads past the end of a damaged one and returns unset memory for a short one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparseg.data.importers.readers.parsing import MAX_MASK_PIXELS, class_id, expect, field, image_id, json_format, once, position, positions, read_json, shown, size, whole
+from sparseg.data.strokes import Annotations, Stroke, mask_stroke
+from sparseg.data.importers.tags_and_boxes import Kind, box, tag
+
+
+def read(
+    files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: Kind = "strokes"
+) -> Annotations:
+    """Filled polygons and masks of every annotation, in their order; crowds count as their class.
+
+    Categories are matched to the classes by NAME; those that no annotation uses may be unknown.  Keypoints,
+    and annotations without a segmentation, are left out and counted.  Polygons may reach outside.  Of kind
+    `tag` an image's categories are read, of kind `box` every annotation's bbox, and no segmentation.
+    `width_px` has no use here.  Raises ValueError naming file and annotation.
+    """
+    strokes: dict[str, list[Stroke]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    seen: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    for file in files:
+        content = read_json(file)
+        expect(file, json_format(content), "coco")
+        images = _images(content, file, seen, sizes)
+        categories = _categories(content, file)
+        strokes |= {name: [] for name in images.values()}
+        ids: set[int | str] = set()
+        for number, annotation in enumerate(field(content, "annotations", list, str(file)), 1):
+            where = f"{file}, annotation {number}"
+            name = _known(annotation, "image_id", images, "images", where)
+            category = _known(annotation, "category_id", categories, "categories", where)
+            if "id" in annotation and _key(annotation, "id", where) in ids:
+                raise ValueError(f"{where}: id {shown(annotation['id'])} occurs twice in annotations")
+            ids |= {annotation["id"]} if "id" in annotation else set()
+            match kind:
+                case "tag":
+                    own = tag(class_id(category, names, where))
+                    strokes[name] += [own] if own not in strokes[name] else []
+                case "box":
+                    strokes[name].append(_box(annotation, category, names, where))
+                case _:
+                    strokes[name] += _strokes(annotation, category, names, sizes[name], where, left_out)
+    return Annotations(strokes, sizes, [f"{number} {what}" for what, number in left_out.items()])
+
+
+def _key(entry: Any, name: str, where: str) -> int | str:
+    value = field(entry, name, object, where)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{where}: {name!r} must be a whole number or a text, got {shown(value)}")
+    return value
+
+
+def _known(annotation: Any, name: str, known: dict[int | str, str], table: str, where: str) -> str:
+    key = _key(annotation, name, where)
+    if key not in known:
+        raise ValueError(f"{where}: {name} {shown(key)} is not among the file's {table}")
+    return known[key]
+
+
+def _images(
+    content: Any, file: Path, seen: dict[str, str], sizes: dict[str, tuple[int, int]]
+) -> dict[int | str, str]:
+    images: dict[int | str, str] = {}
+    for number, image in enumerate(field(content, "images", list, str(file)), 1):
+        where = f"{file}, image {number}"
+        key = _key(image, "id", where)
+        if key in images:
+            raise ValueError(f"{where}: id {shown(key)} occurs twice in images")
+        name = image_id(field(image, "file_name", str, where), where)
+        once(name, seen, where)
+        images[key] = name
+        sizes[name] = size(field(image, "height", object, where), field(image, "width", object, where), where)
+    return images
+
+
+def _categories(content: Any, file: Path) -> dict[int | str, str]:
+    categories: dict[int | str, str] = {}
+    for number, category in enumerate(field(content, "categories", list, str(file)), 1):
+        where = f"{file}, category {number}"
+        key = _key(category, "id", where)
+        if key in categories:
+            raise ValueError(f"{where}: id {shown(key)} occurs twice in categories")
+        categories[key] = field(category, "name", str, where)
+    return categories
+
+
+def _box(annotation: Any, category: str, names: list[str], where: str) -> Stroke:
+    sides = field(annotation, "bbox", list, where)
+    if len(sides) != 4:
+        raise ValueError(f"{where}: bbox must be [x, y, width, height], got {shown(sides)}")
+    left, top, width, height = (position(side, f"{where}, bbox") for side in sides)
+    if width < 0 or height < 0:
+        raise ValueError(
+            f"{where}: bbox must be [x, y, width, height], got a negative side in {shown(sides)}"
+        )
+    y, x = (top, top, top + height, top + height), (left, left + width, left + width, left)
+    return box(Stroke(class_id(category, names, where), "polygon", y, x), names, where)
+
+
+def _strokes(
+    annotation: Any,
+    category: str,
+    names: list[str],
+    shape: tuple[int, int],
+    where: str,
+    left_out: Counter[str],
+) -> list[Stroke]:
+    if "keypoints" in annotation:
+        left_out["COCO annotations have keypoints, which were left out"] += 1
+    segmentation = annotation.get("segmentation")
+    if segmentation is None or segmentation == []:
+        left_out["COCO annotations without a segmentation were left out"] += 1
+        return []
+    k = class_id(category, names, where)
+    if isinstance(segmentation, dict):
+        return [mask_stroke(k, _mask(segmentation, shape, where))]
+    if not isinstance(segmentation, list):
+        raise ValueError(f"{where}: segmentation must be polygons or RLE, got {shown(segmentation)}")
+    strokes = []
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) % 2 or len(polygon) < 6:
+            raise ValueError(f"{where}: a polygon must be [x, y, x, y, x, y, ...], got {shown(polygon)}")
+        y, x = positions([polygon[at : at + 2] for at in range(0, len(polygon), 2)], where, 3, "polygon")
+        strokes.append(Stroke(k, "polygon", y, x))
+    return strokes
+
+
+def _mask(rle: Any, shape: tuple[int, int], where: str) -> np.ndarray:
+    """Run lengths -> (H, W) bool."""
+    stated = field(rle, "size", list, where)
+    if len(stated) != 2 or size(stated[0], stated[1], where) != shape:
+        raise ValueError(
+            f"{where}: RLE size {shown(stated)} is not its image's {list(shape)} (height, width)"
+        )
+    pixels = shape[0] * shape[1]
+    if pixels > MAX_MASK_PIXELS:
+        raise ValueError(f"{where}: a mask of {pixels} pixels; at most {MAX_MASK_PIXELS} are read")
+    counts = field(rle, "counts", object, where)
+    if isinstance(counts, str):
+        runs = _unpacked(counts, where)
+    elif isinstance(counts, list):
+        runs = [whole(count, f"{where}, RLE counts", 0, MAX_MASK_PIXELS) for count in counts]
+    else:
+        raise ValueError(f"{where}: RLE counts must be a list or a packed string, got {shown(counts)}")
+    if sum(runs) != pixels or min(runs, default=0) < 0:
+        raise ValueError(
+            f"{where}: RLE counts {shown(counts)} give {sum(runs)} pixels, its size has {pixels}"
+        )
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape, order="F")
+
+
+def _unpacked(counts: str, where: str) -> list[int]:
+    """Run lengths of a packed string: five bits a character from '0' on, the lowest first, then the sign.
+
+    A sixth bit says that the number goes on; from the fourth number on, it is the difference to the last but
+    one (COCO API, maskApi: "similar to LEB128").
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in counts:
+        bits = ord(letter) - ord("0")
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError(f"{where}: RLE counts {shown(counts)} is no packed string of COCO")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        value -= (1 << shift) if bits & 0x10 else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError(f"{where}: RLE counts {shown(counts)} is cut off")
+    return runs

@@ -1,0 +1,1 @@
+"""Writing a dataset: parts in parallel, shards, the manifest last, uploads."""

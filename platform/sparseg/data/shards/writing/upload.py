@@ -1,0 +1,121 @@
+"""Files of a dataset -> object storage (any fsspec URL): each checked, and not sent twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparseg.data.shards.writing.parts import Shard
+from sparseg.data.shards.cache import filesystem
+
+WAITS_S = (1.0, 4.0, 16.0)  # between tries
+OBJECT_STORAGE = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
+UNFINISHED = "sparseg.unfinished.json"
+NOTES = "uploaded.json"
+
+
+def exists(url: str, name: str) -> bool:
+    """Whether a file of that name is below the URL.  Raises ValueError if the storage is not reached."""
+    fs, root = filesystem(url)
+    try:
+        fs.invalidate_cache()
+        return bool(fs.exists(f"{root}/{name}"))
+    except Exception as error:  # of botocore, aiohttp, google.auth: each has its own
+        raise ValueError(
+            f"{url} is not reached ({_line(error)}); check the URL and the credentials"
+        ) from error
+
+
+def announce(url: str, fingerprint: str | None) -> None:
+    """Put a file there that says that the dataset is unfinished; None takes it away.
+
+    It shows before the long work whether the destination can be written.  Raises ValueError if not.
+    """
+    fs, root = filesystem(url)
+    file = f"{root}/{UNFINISHED}"
+    try:
+        if fingerprint is None:
+            fs.rm_file(file)
+        else:
+            make_folder(fs, root)
+            fs.pipe_file(file, json.dumps({"fingerprint": fingerprint}).encode())
+    except Exception as error:
+        raise ValueError(
+            f"{url} cannot be written to ({_line(error)}); check bucket and rights, or name "
+            "another destination"
+        ) from error
+
+
+def put_shard(
+    url: str, folder: Path, shard: Shard, write_to: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Write a shard to a file in `folder`, upload it, remove it; -> what `write_to` says of it.
+
+    What was uploaded is noted in `folder`: if size and note agree at the next call, nothing is done.
+    """
+    fs, root = filesystem(url)
+    file = folder / NOTES
+    noted = json.loads(file.read_text()) if file.exists() else {}
+    there = noted.get(shard.name)
+    if there and _size(fs, f"{root}/{shard.name}") == there["bytes"]:
+        return dict(there)
+    local = folder / "shard.arrow"
+    written = write_to(local)
+    _put(url, shard.name, local)
+    local.unlink()
+    file.with_suffix(".tmp").write_text(json.dumps({**noted, shard.name: written}))
+    os.replace(file.with_suffix(".tmp"), file)
+    return written
+
+
+def put_text(url: str, name: str, text: str, folder: Path) -> None:
+    """Upload a small file, by way of `folder`."""
+    local = folder / "text.tmp"
+    local.write_text(text)
+    _put(url, name, local)
+    local.unlink()
+
+
+def _put(url: str, name: str, local: Path) -> None:
+    """Upload with retries; the size there must be that of the file.  Raises RuntimeError in the end."""
+    fs, root = filesystem(url)
+    target, size = f"{root}/{name}", local.stat().st_size
+    for wait_s in (*WAITS_S, None):
+        try:
+            make_folder(fs, target.rsplit("/", 1)[0])
+            fs.put_file(str(local), target)
+            found = _size(fs, target)
+            if found == size:
+                return
+            reason = f"{found} bytes arrived of {size}"
+        except Exception as error:
+            reason = _line(error)
+        if wait_s is not None:
+            time.sleep(wait_s)
+    raise RuntimeError(
+        f"{url}/{name}: the upload failed {len(WAITS_S) + 1} times ({reason}); the same command "
+        "goes on from there"
+    )
+
+
+def make_folder(fs: Any, folder: str) -> None:
+    """Where there are folders; on object storage the call would make a bucket, of a misspelt name too."""
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+    if not protocols & OBJECT_STORAGE:
+        fs.makedirs(folder, exist_ok=True)
+
+
+def _size(fs: Any, target: str) -> int | None:
+    fs.invalidate_cache()  # listings are remembered
+    try:
+        return int(fs.info(target)["size"])
+    except FileNotFoundError:
+        return None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).replace("\n", " ")

@@ -1,0 +1,1 @@
+"""Masks from a trained network: views and windows, folders of images, export to other programs."""

@@ -1,0 +1,123 @@
+"""Before a run starts: absolute paths, the imported dataset, and every check that needs no worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from sparseg.runs import checkpoint, log, store
+from sparseg import config
+from sparseg.data import importers, loader, shards
+from sparseg.network import segmenter
+from sparseg.train import schedule
+from sparseg.config import Config, ModelConfig
+
+
+def prepare(settings: Config) -> tuple[Config, str | Path]:
+    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, the dataset's
+    folder or URL).
+
+    Raises ValueError with what is wrong and its remedy.
+    """
+    if not settings.data.root:
+        raise ValueError(
+            "data.root is not set: give --data.root FOLDER (an imported dataset, or a raw layout)"
+        )
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not Path(settings.run.storage).is_absolute():
+        raise ValueError(
+            f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job "
+            "is temporary; give an absolute folder that the workers reach"
+        )
+    place = _absolute(settings.run.storage)
+    data, weights = settings.data, settings.model.weights
+    data = dataclasses.replace(
+        data,
+        root=_absolute(data.root),
+        shards=data.shards and _absolute(data.shards),
+        label_path=data.label_path and _label_path(data.label_path),
+        # every node has its own home
+        cache=data.cache and (data.cache if data.cache.startswith("~") else _absolute(data.cache)),
+    )
+    settings = dataclasses.replace(
+        settings,
+        data=data,
+        model=dataclasses.replace(
+            settings.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
+        ),
+        run=dataclasses.replace(settings.run, storage=place),
+    )
+    store.check(settings)
+    store.pull(settings)
+    if not settings.run.fresh:
+        checkpoint.refuse_other_run(settings)
+    check_network(settings.model, settings.data.crop_px)
+    dataset = importers.prepare(settings.data, str(settings.folder.parent))
+    found = shards.describe(dataset, cache=settings.data.cache)
+    for split in (settings.data.train_split, settings.data.val_split):
+        if found.rows[split] == 0:
+            raise ValueError(f"{dataset}: split {split!r} has no images")
+    if settings.loss.class_balance:
+        shards.labelled_pixels(found, settings.data.train_split)
+    return settings, dataset
+
+
+@functools.cache
+def check_network(network: ModelConfig, crop_px: int) -> None:
+    """ValueError for a wrong name, a weights file that does not fit, or a crop too small for the network."""
+    segmenter.check_crop(segmenter.build(network, 2, quiet=True), network, crop_px)
+
+
+def move_aside(settings: Config) -> Config:
+    """Rename the earlier run of this name, if any -> settings that no longer ask for it."""
+    aside = store.move_aside(settings)
+    if aside is not None:
+        print(f"moved the earlier run to {aside}")
+    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=False))
+
+
+def _absolute(path: str) -> str:
+    """Workers may have another working directory; a URL is the same everywhere."""
+    return path.rstrip("/") if shards.is_url(path) else str(Path(path).expanduser().absolute())
+
+
+def _label_path(path: str) -> str:
+    """A label path is taken from here if it is there, else left to the importer, which looks under the
+    root."""
+    return _absolute(path) if Path(path).expanduser().exists() else path
+
+
+def finished(settings: Config, dataset: str | Path) -> dict[str, Any] | None:
+    """The best scores of a run that has made all its steps, else None."""
+    saved = checkpoint.all_of(settings.folder)
+    found = shards.describe(dataset, cache=settings.data.cache)
+    length = schedule.plan(settings, found.rows[settings.data.train_split])
+    if not saved or saved[-1].name != checkpoint.name_of(length.total_steps):
+        return None
+    best = log.read_json(settings.folder / "iou.json")
+    return {**best, "steps": length.total_steps, "total_steps": length.total_steps}
+
+
+def print_plan(settings: Config) -> None:
+    """--dry-run: the resolved configuration, batch shapes, parameters and steps; nothing is trained."""
+    settings, dataset = prepare(settings)
+    found = shards.describe(dataset, cache=settings.data.cache)
+    length = schedule.plan(settings, found.rows[settings.data.train_split])
+    network = segmenter.build(settings.model, len(found.names), quiet=True)
+    workers, passes = max(settings.resources.workers, 1), settings.optim.accumulate
+    shares = [
+        len(loader.share(range(settings.optim.batch_size // passes), r, workers)) for r in range(workers)
+    ]
+    side = settings.data.crop_px
+    print(log.json_text(config.to_dict(settings)))
+    print(f"dataset      {dataset}")
+    print(f"splits       {', '.join(f'{name} {rows}' for name, rows in found.rows.items())} images")
+    print(f"classes      {len(found.names)}: {', '.join(found.names)}")
+    print(
+        f"a pass       image ({shares[0]}, 3, {side}, {side}) uint8 on worker 0; images per worker "
+        f"{shares} x {passes}"
+    )
+    print(f"parameters   {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M")
+    print(f"steps        {length.total_steps} ({length.epoch(length.total_steps):.2f} epochs)")

@@ -1,0 +1,1 @@
+"""Networks that give a feature map and logits: timm backbones under a DeepLabV3+ or transformer decoder."""

@@ -1,0 +1,303 @@
+"""The training loop, written out once.  No ray: it runs in one process, or in every rank of a process
+group."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sparseg.data import loader, node_shards, shards
+from sparseg import losses
+from sparseg.runs.log import RunLog
+from sparseg.runs import store
+from sparseg.config import Config
+from sparseg.evaluation.counts import evaluate
+from sparseg.evaluation.metrics import scores
+from sparseg.losses.mixture import Memory, world_size
+from sparseg.train.state import Progress, save, start
+from sparseg.runs.background_save import Saver
+from sparseg.train.schedule import Plan, plan, rate_factor
+from sparseg.train.watchdog import Watchdog
+
+
+def train_step(
+    model: nn.Module,
+    batches: list[loader.Batch],
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    *,
+    mixture: bool,
+    class_weight_K: Tensor | None = None,
+    memory: Memory | None = None,
+) -> dict[str, Tensor]:
+    """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
+    grad_norm.
+
+    Nothing here waits for the device but optim.skip_nonfinite, and the tree energy for its trees.
+    """
+    num_classes = batches[0].present_BK.shape[1]
+    counts = losses.pixel_counts(torch.cat([batch.label_BHW for batch in batches]), num_classes)
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches):
+        last = number == len(batches) - 1
+        with (
+            contextlib.nullcontext()
+            if last or not isinstance(model, DistributedDataParallel)
+            else model.no_sync()
+        ):
+            bf16 = config.optim.precision == "bf16"
+            with torch.autocast(batch.label_BHW.device.type, dtype=torch.bfloat16, enabled=bf16):
+                feature_BDhw, logits_BKhw = model(batch.image_B3HW)
+            terms = losses.objective(
+                feature_BDhw,
+                logits_BKhw,
+                batch.label_BHW,
+                batch.present_BK,
+                config.loss,
+                counts=counts,
+                num_slots=batch.num_slots if memory is None else batch.num_present,
+                passes=len(batches),
+                mixture=mixture,
+                class_weight_K=class_weight_K,
+                memory=memory,
+                image_B3HW=batch.image_B3HW,
+            )
+            terms["total"].backward()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0) + value.detach()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    largest = config.optim.clip_norm or math.inf
+    sums["grad_norm"] = nn.utils.clip_grad_norm_(parameters, largest)
+    if not config.optim.skip_nonfinite or sums["grad_norm"].isfinite():
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sums
+
+
+@dataclasses.dataclass
+class Running:
+    """What one rank of a run works with; `log` is rank 0's."""
+
+    config: Config
+    data: shards.ShardedDataset
+    schedule: Plan
+    progress: Progress
+    batches: Iterator[loader.Batch]
+    device: torch.device
+    rank: int
+    log: RunLog | None
+    saver: Saver
+    watchdog: Watchdog
+
+
+def validate(running: Running) -> dict[str, Any]:
+    """Scores of the (averaged) network on the validation split; the best so far is kept in `progress`."""
+    config, data, progress = running.config, running.data, running.progress
+    network, average = progress.network, progress.average
+    autocast = torch.bfloat16 if config.optim.precision == "bf16" else None
+    split, num_classes = data.splits[config.data.val_split], len(data.names)
+
+    def note(rows: Sequence[int], image: Tensor, p_BKHW: Tensor, truth_BHW: Tensor) -> None:
+        running.watchdog.beat()
+        if running.log is not None:
+            running.log.pictures(progress.step, image, p_BKHW.argmax(1), truth_BHW, data.palette)
+
+    with average.swapped_in(network) if average is not None else contextlib.nullcontext():
+        counts = evaluate(
+            network,
+            split,
+            num_classes,
+            device=running.device,
+            rank=running.rank,
+            autocast=autocast,
+            on_batch=note,
+        )
+    result = {**scores(counts.confusion_KK, data.names), "step": progress.step}
+    if result["miou"] > progress.best["miou"] or not progress.best["iou"]:  # the first one even if it is NaN
+        progress.best = result
+    return result
+
+
+def advance(running: Running, model: nn.Module) -> tuple[dict[str, Tensor], float]:
+    """Make the next step -> (loss terms and grad_norm, still on the device; the backbone's learning rate)."""
+    config, progress = running.config, running.progress
+    step, optim = progress.step, config.optim
+    model.train()
+    # whatever a backbone draws (drop path) is a function of (seed, step, rank): a resumed run draws it again
+    torch.manual_seed(hash((config.run.seed, step, running.rank)) % 2**63)
+    factor = rate_factor(step, running.schedule.total_steps, optim.poly_power, optim.warmup_steps)
+    for group in progress.optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    passes = [next(running.batches).to(running.device, optim.channels_last) for _ in range(optim.accumulate)]
+    seen = [*progress.network.buffers(), *(progress.memory.tensors if progress.memory else ())]
+    before = [tensor.clone() for tensor in seen] if optim.skip_nonfinite else []
+    values = train_step(
+        model,
+        passes,
+        progress.optimizer,
+        config,
+        mixture=running.schedule.epoch(step) >= config.loss.warmup_epochs,
+        class_weight_K=progress.class_weight_K,
+        memory=progress.memory,
+    )
+    progress.step += 1
+    if optim.skip_nonfinite and not values["grad_norm"].isfinite():  # the same on every rank
+        progress.skipped += 1
+        for tensor, old in zip(seen, before, strict=True):
+            tensor.copy_(old)  # batch norm's statistics and the mixture's memory
+    elif progress.average is not None:
+        progress.average.update(progress.network)
+    return values, optim.learning_rate * factor
+
+
+def run(
+    config: Config,
+    dataset: str | Path | None = None,
+    *,
+    node: node_shards.Node | None = None,
+    device: torch.device | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train to the end, going on from the newest sound checkpoint in STORAGE/NAME if there is one -> the best
+    scores.
+
+    dataset: the imported dataset, a folder or a URL (default: config.data.root).  node: where this rank
+    stands (default: all ranks on one node).  report: is given every validation, on every rank.  should_stop:
+    asked whenever a line is logged (each step on a single rank); one rank's yes saves and ends the run.
+    should_save: asked whenever a line is logged, on every rank; one rank's yes saves at once.
+    Raises FloatingPointError when the loss is no longer finite, SaveError when a checkpoint cannot be
+    written.
+    """
+    rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.run.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    by_node = node if node is not None and config.data.sharding == "node" else node_shards.Node(0, 1, rank, world)
+    data = node_shards.open_part(config, dataset or config.data.root, by_node, device)
+    schedule = plan(config, data.rows[config.data.train_split])
+    store.pull(config)
+    if world > 1:
+        dist.barrier()
+    progress = start(config, data, device, quiet=rank > 0)
+    log = None
+    if rank == 0:
+        told = {
+            "labels": shards.label_counts(data, config.data.train_split),
+            "data_fingerprint": data.report.get("fingerprint"),
+        }
+        log = RunLog(config, progress.metrics_bytes, schedule.total_steps, device, told)
+    steps = {"first_step": progress.step, "last_step": schedule.total_steps}
+    batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
+    who = f"[{config.run.name}] rank {rank} on {socket.gethostname()}"
+    files = contextlib.closing(log) if log is not None else contextlib.nullcontext()
+    with files, Saver(config.folder) as saver, Watchdog(config.run.hang_seconds, who) as watchdog:
+        running = Running(config, data, schedule, progress, batches, device, rank, log, saver, watchdog)
+        loop(running, report, should_stop, should_save)
+    if saver.error is not None:
+        raise saver.error
+    return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
+
+
+def loop(
+    running: Running,
+    report: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    should_save: Callable[[], bool],
+) -> None:
+    """A step after the other, and at the steps that ask for it a line, a validation, a checkpoint."""
+    config, progress, log = running.config, running.progress, running.log
+    model = parallel(progress.network, config)
+    finite: list[Tensor] = []  # a flag for every step since the last line
+    stopping, saved_s, limit = False, time.monotonic(), config.optim.skip_nonfinite
+    while progress.step < running.schedule.total_steps and not stopping:
+        values, rate = advance(running, model)
+        running.watchdog.beat()
+        finite.append(values["total"].isfinite() & values["grad_norm"].isfinite())
+        step, epoch = progress.step, running.schedule.epoch(progress.step)
+        validates = running.schedule.validates(step)
+        saves = bool(config.run.checkpoint_every) and step % config.run.checkpoint_every == 0
+        asked = world_size() == 1 and should_stop()
+        if step % config.run.log_every == 0 or validates or saves or asked:
+            asked = asked or should_stop() or running.saver.error is not None
+            line, all_finite, stopping, saves_now = read(
+                values, torch.stack(finite).all(), stop=asked, save=should_save()
+            )
+            if not all_finite and (limit == 0 or progress.skipped > limit):
+                refuse(running, torch.stack(finite), line)
+            if log is not None:
+                line |= {"learning_rate": rate} | ({"skipped": progress.skipped} if limit else {})
+                log.train(step, epoch, line, len(finite), config.optim.batch_size)
+            finite = []
+            # only rank 0 saves, so the clocks of the others may differ
+            saves |= saves_now or 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
+        result = validate(running) if validates else None
+        if log is not None and result is not None:
+            log.validation(step, epoch, result, is_best=progress.best is result)
+        if log is not None and (validates or saves or stopping):
+            miou = result["miou"] if result else None
+            save(progress, config, running.data, running.saver, log, miou)
+            saved_s = time.monotonic()
+            log.pause()
+        if result is not None:
+            total = running.schedule.total_steps
+            report({**result, "epoch": epoch, "total_steps": total, "seed": config.run.seed})
+
+
+def refuse(running: Running, finite_T: Tensor, line: dict[str, float]) -> NoReturn:
+    """Raise FloatingPointError that names the first step that was not finite, of those of `finite_T`, and its
+    images."""
+    config, split = running.config, running.config.data.train_split
+    finite_T = finite_T.double()
+    if world_size() > 1:
+        dist.all_reduce(finite_T, dist.ReduceOp.MIN)
+    first = int(finite_T.argmin())
+    step = running.progress.step - len(finite_T) + 1 + first
+    images = ""
+    if len(running.data.splits[split]) == running.data.rows[split]:  # else this node does not know all rows
+        keys = loader.rows_of_step(
+            config.run.seed, step - 1, running.data.rows[split], config.optim.batch_size
+        )
+        ids = [running.data.splits[split][row]["id"] for _, row in keys]
+        images = f" (images {', '.join(ids[:16])}{', ...' if len(ids) > 16 else ''})"
+    raise FloatingPointError(
+        f"run {config.run.name}: loss or gradient not finite at step {step}{images}; terms of step "
+        f"{running.progress.step}: {line}; lower optim.learning_rate, set optim.clip_norm, or leave such "
+        "steps out with optim.skip_nonfinite, then repeat the command"
+    )
+
+
+def parallel(network: nn.Module, config: Config) -> nn.Module:
+    """The network, compiled if asked for, whose gradients are averaged over the ranks."""
+    model: Any = torch.compile(network) if config.optim.compile else network
+    if world_size() == 1:
+        return model
+    with warnings.catch_warnings():  # torch 2.13 renamed the option; 2.11 does not know the new name
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def read(
+    values: dict[str, Tensor], finite: Tensor, *, stop: bool, save: bool
+) -> tuple[dict[str, float], bool, bool, bool]:
+    """The one place where a step waits for the device -> loss terms of the global batch; all finite; any rank
+    stops; any rank saves."""
+    flags = finite.new_tensor([float(stop), float(save)], dtype=torch.float64)
+    packed = torch.cat([torch.stack([v.double() for v in values.values()]), 1 - finite.double()[None], flags])
+    if world_size() > 1:
+        dist.all_reduce(packed)
+    *sums, bad, stops, saves = packed.tolist()
+    return dict(zip(values, (s / world_size() for s in sums), strict=True)), bad == 0, stops > 0, saves > 0
