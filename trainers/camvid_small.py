@@ -3,7 +3,7 @@
     python trainers/camvid_small.py --data.root CAMVID_240x180 --model.weights mobilenetv2_100.safetensors \
         --data.clicks-per-class 1
 
-tests/benchmarks/protocol.py shrinks CamVid and runs every method, budget and seed of the tables with it.
+experiments/protocol.py shrinks CamVid and runs every method, budget and seed of the tables with it.
 """
 
 from sparseg import launch

@@ -22,14 +22,22 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sparseg.runs import checkpoint
-from sparseg.common import process
 from sparseg import launch
+from sparseg.common import process
+from sparseg.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    RunConfig,
+)
 from sparseg.data import drawing, shards
+from sparseg.data.synthetic import scenes
 from sparseg.inference import predict
 from sparseg.reports import run_page
-from sparseg.data.synthetic import scenes
-from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
+from sparseg.runs import checkpoint
 
 DATA = Path("runs/demo/data")
 NUM_TRAIN, NUM_VAL, CLICKS_PER_CLASS, SHOWN = 160, 48, 1, 6

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.data import importers, shards
 from sparseg.config import UNLABELLED
+from sparseg.data import importers, shards
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE_PX = 32

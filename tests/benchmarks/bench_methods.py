@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from bench_mixture import Case, inputs, interleaved, options_of
 
 from sparseg import losses
-from sparseg.network import segmenter
 from sparseg.config import LossConfig, ModelConfig
 from sparseg.losses.mixture import Memory
+from sparseg.network import segmenter
 
 METHODS = ("ce", "ce+absent", "agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise", "agmm+tel")
 

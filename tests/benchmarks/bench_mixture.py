@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg.losses import agmm, mixture
 from sparseg import losses
+from sparseg.config import IGNORED, UNLABELLED, LossConfig, ModelConfig
+from sparseg.losses import agmm, mixture
 from sparseg.network import segmenter
-from sparseg.config import IGNORED, LossConfig, ModelConfig, UNLABELLED
 
 EPS = 1e-6
 CONFIG = LossConfig(method="agmm", variance="published")

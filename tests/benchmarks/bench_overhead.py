@@ -22,9 +22,17 @@ from pathlib import Path
 import torch
 
 from sparseg import config, train
+from sparseg.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    RunConfig,
+)
 from sparseg.data import shards
 from sparseg.data.synthetic import scenes
-from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 
 PLAIN = """
 import sys, torch, torch.distributed as dist

@@ -24,10 +24,10 @@ import torch
 import torchvision.transforms.functional as TF
 from PIL import Image, ImageFilter, ImageOps
 
+from sparseg.config import IGNORED, UNLABELLED, DataConfig
 from sparseg.data import augment, shards
-from sparseg.data.colour import ColourChange, draw_colour
-from sparseg.config import DataConfig, IGNORED, UNLABELLED
 from sparseg.data.augment import Window
+from sparseg.data.colour import ColourChange, draw_colour
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "voc_subset" / "JPEGImages"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

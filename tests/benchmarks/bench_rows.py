@@ -15,9 +15,17 @@ from pathlib import Path
 import bench_import
 import torch
 
-from sparseg.data import shards
 from sparseg import train
-from sparseg.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
+from sparseg.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    RunConfig,
+)
+from sparseg.data import shards
 
 BATCH = 64
 

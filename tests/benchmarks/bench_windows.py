@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseg.evaluation import counts
-from sparseg.network import segmenter
-from sparseg.config import ModelConfig
 from sparseg.common.tiling import window_starts
+from sparseg.config import ModelConfig
+from sparseg.inference import views
+from sparseg.network import segmenter
 
 NUM_CLASSES, WINDOW, STRIDE = 19, 256, 170
 
@@ -43,8 +43,8 @@ def plain(network: nn.Module, image_13HW: Tensor) -> Tensor:
 
 
 def ours(network: nn.Module, image_13HW: Tensor) -> Tensor:
-    """`evaluate.probabilities`."""
-    return counts.probabilities(network, image_13HW, window_px=WINDOW, stride_px=STRIDE)
+    """`views.class_probabilities`."""
+    return views.class_probabilities(network, image_13HW, window_px=WINDOW, stride_px=STRIDE)
 
 
 @torch.inference_mode()

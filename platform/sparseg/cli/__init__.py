@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from sparseg.common import process
 from sparseg.cli import data, network, outcome
+from sparseg.common import process
 
 
 def main(args: list[str] | None = None) -> None:

@@ -64,9 +64,9 @@ def _add_views(add: argparse.ArgumentParser) -> None:
 
 
 def _views(options: argparse.Namespace) -> dict[str, Any]:
-    from sparseg.evaluation import counts
+    from sparseg.inference import views
 
-    counts.check_views(options.window, options.stride, options.scales)
+    views.check_views(options.window, options.stride, options.scales)
     return {
         "scales": tuple(options.scales),
         "flip": options.flip,
@@ -87,10 +87,10 @@ def _spread(workers: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Any
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from sparseg.runs import checkpoint
-    from sparseg.evaluation.evaluate import examine, show
+    from sparseg.common import files
+    from sparseg.evaluation.evaluate import evaluate, show
 
-    found = examine(
+    found = evaluate(
         options.checkpoint,
         options.dataset,
         options.split,
@@ -99,7 +99,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     show(found)
     if options.json:
-        checkpoint.write_text(Path(options.json), json.dumps(found, indent=2))
+        files.write_text(Path(options.json), json.dumps(found, indent=2))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from sparseg.runs import checkpoint
+    from sparseg.common import files
     from sparseg.reports import run_page, sweep_page
 
     if options.images < 0:
@@ -45,7 +45,7 @@ def _report(options: argparse.Namespace) -> None:
     if len(folders) == 1 and sweep_page.is_sweep(folders[0]):
         if options.dataset:
             raise ValueError(f"--dataset is for runs; {folders[0]} is a sweep, give one of its trials")
-        checkpoint.write_text(Path(options.html), sweep_page.html_of(folders[0]))
+        files.write_text(Path(options.html), sweep_page.html_of(folders[0]))
     else:
         found = [_findings(folder, options) for folder in folders] if options.dataset else []
         run_page.write_report(folders, Path(options.html), findings=found)
@@ -53,26 +53,29 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _findings(folder: Path, options: argparse.Namespace) -> str:
-    from sparseg.runs import checkpoint
     from sparseg.evaluation import evaluate
     from sparseg.reports import evaluation_section
+    from sparseg.runs import checkpoint
 
     folder = checkpoint.resolve(folder)
-    found = evaluate.examine(folder, options.dataset, options.split)
-    sheets = evaluation_section.sheets_of(folder, options.dataset, found, count=options.images, train_split="train")
+    found = evaluate.evaluate(folder, options.dataset, options.split)
+    sheets = evaluation_section.sheets_of(
+        folder, options.dataset, found, count=options.images, train_split="train"
+    )
     return evaluation_section.html_of(found, sheets)
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from sparseg.runs import checkpoint
-    from sparseg.planning import annotation_plan
+    from sparseg.common import files
+    from sparseg.planning.annotation_plan import Cost, curves_of, text_of
+    from sparseg.reports import plan_page
 
     target = options.target_miou
     if target is not None and not 0 < target < 1:
         raise ValueError(f"--target-miou must be between 0 and 1, got {target:g}")
-    curves, images = annotation_plan.curves_of([Path(run) for run in options.runs])
-    cost = annotation_plan.Cost(images if options.images is None else options.images, options.seconds_per_label)
-    print(annotation_plan.text_of(curves, target, cost))
+    curves, images = curves_of([Path(run) for run in options.runs])
+    cost = Cost(images if options.images is None else options.images, options.seconds_per_label)
+    print(text_of(curves, target, cost))
     if options.html:
-        checkpoint.write_text(Path(options.html), annotation_plan.html_of(curves, target, cost))
+        files.write_text(Path(options.html), plan_page.html_of(curves, target, cost))
         print(f"wrote {options.html}", file=sys.stderr)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sparseg.config.sections import Config, DataConfig, IGNORED, LossConfig, MAX_CLASSES, ModelConfig, OptimConfig, PIXELLESS, ResourcesConfig, RunConfig, UNLABELLED, check_tiles
+from sparseg.config.data import DataConfig, check_tiles
+from sparseg.config.labels import IGNORED, MAX_CLASSES, PIXELLESS, UNLABELLED
+from sparseg.config.loss import LossConfig
+from sparseg.config.sections import Config, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 from sparseg.config.values import from_dict, load, to_dict, with_overrides
 
 __all__ = [

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sparseg.config import IGNORED, UNLABELLED, DataConfig
 from sparseg.data import shards
 from sparseg.data.colour import ColourChange, change_colour, draw_colour
-from sparseg.config import DataConfig, IGNORED, UNLABELLED
 
 Array = np.ndarray
 

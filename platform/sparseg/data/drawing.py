@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,18 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from sparseg.common.files import write_whole
 from sparseg.config import UNLABELLED
 
 Array = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 MANY_DOTS = 40  # on one image; dots get smaller beyond
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file whole."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def encode(image_HW3: Array, format_: str) -> bytes:

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sparseg.data import shards
 from sparseg.config import Config
+from sparseg.data import shards
 
 MESSAGE_BYTES = 2048  # of an error that the other workers hear
 

@@ -13,35 +13,37 @@ import rich.table
 import torch
 from torch import Tensor
 
-from sparseg.runs import checkpoint as checkpoints
-from sparseg.evaluation import counts as evaluate, metrics
-from sparseg.data import loader, shards
-from sparseg.evaluation.counts import Spread
+from sparseg.common import object_store
+from sparseg.data import row_order, shards
+from sparseg.evaluation import metrics
+from sparseg.evaluation.counts import count_split
 from sparseg.evaluation.metrics import Counts
+from sparseg.inference.views import Spread
+from sparseg.runs import checkpoint as checkpoints
 
 PART_BATCHES = 4  # of a worker's turn
 Part = tuple[Counts, list[dict[str, Any]]]
 
 
-def examine(
+def evaluate(
     checkpoint: str | Path, dataset: str | Path, split: str, *, spread: Spread | None = None, **views: Any
 ) -> dict[str, Any]:
     """`metrics.detailed_scores` of a split, with `images`: {id, miou, pixel_accuracy, confidence} of each.
 
     The numbers do not depend on `spread`: batches stay as they are, and counts are whole (with another number
     of threads the network's own rounding may move a confidence by 1e-7).  ``views`` go to
-    `evaluate.probabilities`.  Raises ValueError if checkpoint, dataset and split do not go together.
+    `class_probabilities`.  Raises ValueError if checkpoint, dataset and split do not go together.
     """
     checkpoint = checkpoints.resolve(checkpoint).absolute()  # the best one may become another meanwhile
-    dataset = dataset if shards.is_url(str(dataset)) else Path(dataset).absolute()
+    dataset = dataset if object_store.is_url(str(dataset)) else Path(dataset).absolute()
     names = json.loads(checkpoints.read_metadata(checkpoint / "model.safetensors")["classes"])
     data = shards.open(dataset)
     if data.names != names:
         raise ValueError(f"{dataset} has classes {data.names}, the checkpoint {names}")
     if split not in data.splits:
         raise ValueError(f"{dataset}: no split {split!r}; it has {', '.join(data.splits)}")
-    batches = loader.validation_rows(data.splits[split])
-    task = functools.partial(examine_part, str(checkpoint), str(dataset), split, views)
+    batches = row_order.validation_rows(data.splits[split])
+    task = functools.partial(evaluate_part, str(checkpoint), str(dataset), split, views)
     parts = [batches]
     if spread is not None:
         parts = [batches[start : start + PART_BATCHES] for start in range(0, len(batches), PART_BATCHES)]
@@ -62,7 +64,7 @@ def examine(
     }
 
 
-def examine_part(
+def evaluate_part(
     checkpoint: str, dataset: str, split: str, views: dict[str, Any], batches: Sequence[Sequence[int]]
 ) -> Part:
     """Counts of some batches, and a record of each of their images; what a worker does."""
@@ -78,7 +80,7 @@ def examine_part(
             known = {name: scored[name] if scored["pixels"] else None for name in ("miou", "pixel_accuracy")}
             records.append({"row": row, "id": ids[row]["id"], **known, "confidence": sure.mean().item()})
 
-    counts = evaluate.evaluate(
+    counts = count_split(
         loaded.model, rows, num_classes, device=device, batches=batches, details=True, on_batch=note, **views
     )
     return counts, records

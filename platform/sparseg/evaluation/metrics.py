@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg.losses.mixture import world_size
+from sparseg.common.distributed import world_size
 
 CALIBRATION_BINS = 15
 BOUNDARY_SHARE = 0.02

@@ -19,12 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseg.runs import checkpoint as checkpoints
-from sparseg.evaluation import counts
-from sparseg.inference import timm_for_export
-from sparseg.runs.checkpoint import Loaded
 from sparseg.config import DataConfig, ModelConfig
-from sparseg.evaluation.counts import SMALLEST_PX
+from sparseg.inference import timm_for_export, views
+from sparseg.inference.views import SMALLEST_PX
+from sparseg.runs import checkpoint as checkpoints
+from sparseg.runs.checkpoint import Loaded
 
 FORMATS = ("safetensors", "torch-export", "onnx", "hub")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -36,7 +35,7 @@ Run = Callable[[Tensor], Tensor]
 class WholeImage(nn.Module):
     """RGB image (B, 3, H, W), uint8 or float 0..255, any B, H, W >= 1 -> probabilities (B, K, H, W) float32.
 
-    `evaluate.probabilities` of the whole view; below SMALLEST_PX padded by repetition, as `predict` does."""
+    `class_probabilities` of the whole view; below SMALLEST_PX padded by repetition, as `predict` does."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -48,7 +47,7 @@ class WholeImage(nn.Module):
         padding: Any = (0, torch.sym_max(SMALLEST_PX - W, 0), 0, torch.sym_max(SMALLEST_PX - H, 0))
         padded = F.pad(image.float(), padding, mode="replicate")
         # no slice: torch.export would take one that cuts nothing at `size_px` for one that never does
-        return F.pad(counts.probabilities(self.model, padded), [-length for length in padding])
+        return F.pad(views.class_probabilities(self.model, padded), [-length for length in padding])
 
 
 def export(
@@ -132,7 +131,10 @@ def _metadata(loaded: Loaded) -> dict[str, Any]:
 def _traced(whole: WholeImage, loaded: Loaded, size_px: tuple[int, int]) -> torch.export.ExportedProgram:
     dynamic = dict.fromkeys(ANY_SIZE[0], torch.export.Dim.DYNAMIC)
     image = torch.zeros(2, 3, *size_px, dtype=torch.uint8)
-    with _in_one_line(f"torch.export cannot trace {loaded.config.model.backbone}"), timm_for_export.whole_numbers():
+    with (
+        _in_one_line(f"torch.export cannot trace {loaded.config.model.backbone}"),
+        timm_for_export.whole_numbers(),
+    ):
         program = torch.export.export(whole, (image,), dynamic_shapes=(dynamic,))
     for node in list(program.graph.nodes):
         node.meta.pop("stack_trace", None)  # paths of this machine

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
 import hashlib
 import io
 import json
@@ -17,18 +16,16 @@ import numpy as np
 import rich.console
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from sparseg.runs import checkpoint as checkpoints
-from sparseg.evaluation import counts
+from sparseg.common.files import checksum, write_whole
 from sparseg.data import drawing, shards
-from sparseg.evaluation.counts import SMALLEST_PX, Spread
+from sparseg.data.drawing import Array
+from sparseg.inference.images import list_images, read_image
 from sparseg.inference.predictions_csv import LIST_FILE, Listing, Row
-from sparseg.data.drawing import Array, write_whole
+from sparseg.inference.views import SMALLEST_PX, Spread, check_scene, class_probabilities, probability_strips
+from sparseg.runs import checkpoint as checkpoints
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
-"""File names that count as images when a folder is given."""
 UNSURE = 0.5  # pixels whose most probable class has less are counted as unsure
 PART_IMAGES = 32  # of a worker's turn, at most
 
@@ -41,7 +38,7 @@ class Job:
     folder: str
     overlay: bool
     probabilities: bool
-    views: Mapping[str, Any]  # of `evaluate.probabilities`
+    views: Mapping[str, Any]  # of `class_probabilities`
 
     @property
     def kinds(self) -> list[str]:
@@ -55,7 +52,7 @@ class Job:
     @functools.cached_property
     def weights(self) -> str:
         """Checksum of the network."""
-        return shards.checksum(Path(self.checkpoint) / "model.safetensors")
+        return checksum(Path(self.checkpoint) / "model.safetensors")
 
     def settings(self, file: Path) -> str:
         """A short name of all that a mask depends on: network, views, the image as it is now."""
@@ -87,7 +84,7 @@ def predict_folder(
     OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, and the share
     of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again,
     unless the image has changed.
-    ``spread`` hands the work to workers; ``views`` go to `evaluate.probabilities`.  An unreadable image, or
+    ``spread`` hands the work to workers; ``views`` go to `class_probabilities`.  An unreadable image, or
     one that is too large without window_px, is named on stderr, counted and skipped.
 
     Raises ValueError, before anything is written, if there is no image, if two share a stem, if an output
@@ -142,7 +139,7 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
     for file in files:
         try:
             image_HW3 = read_image(file)
-            counts.check_scene(str(file), image_HW3.shape[:2], job.views.get("window_px"))
+            check_scene(str(file), image_HW3.shape[:2], job.views.get("window_px"))
         except ValueError as error:
             yield {"error": str(error)}
             continue
@@ -176,7 +173,7 @@ def predict_image(
 ) -> NDArray[np.float32]:
     """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size."""
     H, W, _ = image_HW3.shape
-    p_1KHW = counts.probabilities(model, _padded(image_HW3, device), **views)
+    p_1KHW = class_probabilities(model, _padded(image_HW3, device), **views)
     return np.ascontiguousarray(p_1KHW[0, :, :H, :W].float().cpu().numpy())
 
 
@@ -184,10 +181,10 @@ def predict_image(
 def predict_strips(
     model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
 ) -> Iterator[NDArray[np.float32]]:
-    """`predict_image` from the top down, (K, some rows, W) at a time: see `evaluate.strips`."""
+    """`predict_image` from the top down, (K, some rows, W) at a time: see `probability_strips`."""
     H, W, _ = image_HW3.shape
     row = 0
-    for p_1KrW in counts.strips(model, _padded(image_HW3, device), **views):
+    for p_1KrW in probability_strips(model, _padded(image_HW3, device), **views):
         if row < H:
             yield p_1KrW[0, :, : H - row, :W].float().cpu().numpy()
         row += p_1KrW.shape[2]
@@ -230,42 +227,6 @@ def _complete(row: Row | None, folder: Path, job: Job) -> bool:
         return False
     stem, written = row["mask"].removesuffix(".png"), {".png", *row["also"].split()}
     return all(kind in written and (folder / f"{stem}{kind}").is_file() for kind in job.kinds)
-
-
-def list_images(images: str | Path) -> list[Path]:
-    """Files named by a path to an image, a folder or a glob pattern, sorted.  Raises ValueError if none."""
-    path = Path(images)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
-    else:
-        found = [file for file in map(Path, glob.glob(str(images), recursive=True)) if file.is_file()]
-    if not found:
-        reason = (
-            f"no image in this folder ({' '.join(SUFFIXES)}); for its subfolders give '{images}/*/*.jpg'"
-            if path.is_dir()
-            else "no such image, folder, or match of a glob pattern"
-        )
-        raise ValueError(f"{images}: {reason}")
-    return sorted(found)
-
-
-def read_image(file: Path) -> Array:
-    """(H, W, 3) uint8 of any file that Pillow reads; transparency is dropped, 16 bits are scaled to 8.
-
-    Raises ValueError naming the file if it is no image, or truncated.
-    """
-    try:
-        with shards.pillow_takes(shards.MAX_SCENE_PIXELS), Image.open(file) as image:
-            image.load()
-            if image.mode[0] in "IF":
-                values = np.asarray(image, dtype=np.float64)
-                values = values / 257 if values.max(initial=0) > 255 else values  # as in training: shards
-                return np.repeat(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: unreadable or truncated image ({error})".replace("\n", " ")) from error
 
 
 def _check_outputs(files: Sequence[Path], folder: Path, kinds: Sequence[str]) -> None:

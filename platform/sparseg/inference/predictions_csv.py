@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparseg.data.drawing import write_whole
+from sparseg.common.files import write_whole
 
 LIST_FILE = "predictions.csv"
 COLUMNS = ("image", "mask", "also", "confidence", "unsure", "settings")

@@ -1,5 +1,73 @@
 """From a configuration to a finished run on Ray: checks at the border, Ray Train, exit codes."""
 
-from sparseg.launch.ray_train import finish, launch, main, spread, start_ray
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from sparseg import train
+from sparseg.common.process import Interrupted, guarded, on_interrupt
+from sparseg.config import Config, command_line
+from sparseg.launch import prepare
+from sparseg.launch.cluster import start_ray
+from sparseg.launch.dry_run import print_plan
+from sparseg.launch.ray_map import spread
+from sparseg.launch.ray_train import train_on_ray
+from sparseg.runs import store
 
 __all__ = ["finish", "launch", "main", "spread", "start_ray"]
+
+
+def main(recipe: Config, *, description: str, args: list[str] | None = None) -> None:
+    """Command line of a trainer: flags over the recipe, then `launch`.  Exits with 0, 1, 2, or 130 after
+    Ctrl-C."""
+    settings, dry_run = command_line.parse(recipe, args, description=description)
+    raise SystemExit(guarded(lambda: print_plan(settings) if dry_run else finish(settings)))
+
+
+def finish(settings: Config) -> None:
+    """Run to the end and say what came out."""
+    result = launch(settings)
+    print(
+        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best names "
+        f"its checkpoint, {settings.folder}/metrics.jsonl holds every logged step"
+    )
+
+
+def launch(
+    settings: Config,
+    *,
+    report: Callable[[dict[str, Any]], None] = lambda line: None,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """Train `settings` on Ray (or in this process with resources.workers=0) -> the best scores.
+
+    Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
+    by them. Raises ValueError before any worker starts if something is wrong with the settings, the data or
+    the cluster; Interrupted if the user stopped it.
+    """
+    settings, dataset = prepare.prepare(settings)
+    if settings.run.fresh:
+        settings = prepare.move_aside(settings)
+    done = prepare.finished(settings, dataset)
+    if done is not None:
+        print(f"{settings.folder} is finished already; --run.fresh trains it again")
+        return done
+    store.forget_stop(settings)
+    if settings.resources.workers == 0:
+        if settings.resources.threads_per_worker:
+            torch.set_num_threads(settings.resources.threads_per_worker)
+        asked = threading.Event()
+        with on_interrupt(asked.set, "saving after this step, then ending"):
+            result = train.run(settings, dataset, report=report, should_stop=asked.is_set)
+    else:
+        result = train_on_ray(settings, dataset, callbacks)
+    if result["steps"] < result["total_steps"]:
+        raise Interrupted(
+            f"stopped after step {result['steps']} of {result['total_steps']}; the same command goes on "
+            "from there"
+        )
+    return result

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import time
 from collections.abc import Sequence
+
+from sparseg.config import Config, ResourcesConfig
+from sparseg.launch.local_ray import RAY_SETTINGS, forget_dead_head, own_temporary_folder
 
 
 def supply(nodes: Sequence[tuple[float, float]]) -> str:
@@ -29,3 +35,70 @@ def cpus_each(nodes: Sequence[tuple[float, float]], workers: int, gpus: float, f
             return each
     wants = f"a CPU and {gpus:g} GPU each" if gpus else "a CPU each"
     raise ValueError(f"--workers {workers} need {wants}, the cluster has {supply(nodes)}; lower it")
+
+
+def start_ray(settings: Config, *, runs: int = 1) -> float:
+    """Join the cluster, or start a local one, and see that it can hold `runs` runs at once -> GPUs per
+    worker.
+
+    Raises ValueError saying what is asked for and what the cluster has.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        for name, value in RAY_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        forget_dead_head()
+        with own_temporary_folder():
+            ray.init(logging_level=logging.ERROR)
+    resources = settings.resources
+    if resources.wait_seconds:
+        await_nodes(resources, runs)
+    there = nodes_there()
+    gpus = resources.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if any(gpu for _, gpu in there) else 0.0
+    room = places(there, resources.cpus_per_worker, gpus)
+    if runs * (resources.min_workers or max(resources.workers, 1)) > room:
+        asked = f"resources.workers={resources.workers}" + (f" in {runs} runs at once" if runs > 1 else "")
+        raise ValueError(
+            f"{asked} of {resources.cpus_per_worker:g} CPU and {gpus:g} GPU each: the cluster has room for "
+            f"{room} ({supply(there)}); lower --resources.workers or --resources.cpus-per-worker"
+            f"{' or --concurrent' if runs > 1 else ''}, or wait for nodes that an autoscaler starts: "
+            "--resources.wait-seconds 900"
+        )
+    return gpus
+
+
+def await_nodes(resources: ResourcesConfig, runs: int) -> None:
+    """Ask the autoscaler for what `runs` runs need; return once it is there, or after wait_seconds."""
+    from ray.autoscaler.sdk import request_resources
+
+    gpus, cpus = resources.gpus_per_worker, resources.cpus_per_worker
+    if gpus is None:
+        raise ValueError(
+            "resources.wait_seconds: nodes that do not run yet cannot be asked for their GPUs; say with "
+            "--resources.gpus-per-worker 1 (or 0) what a worker needs"
+        )
+    workers, end_s = runs * max(resources.workers, 1), time.monotonic() + resources.wait_seconds
+    if places(nodes_there(), cpus, gpus) >= workers:
+        return
+    print(
+        f"waiting up to {resources.wait_seconds:g} s for nodes: {workers} workers of {cpus:g} CPU and "
+        f"{gpus:g} GPU each, the cluster has {supply(nodes_there())}",
+        flush=True,
+    )
+    request_resources(bundles=[{"CPU": cpus} | ({"GPU": gpus} if gpus else {})] * workers)
+    try:
+        while places(nodes_there(), cpus, gpus) < workers and time.monotonic() < end_s:
+            time.sleep(1)
+    finally:
+        request_resources(bundles=[])  # the workers themselves hold their nodes from now on
+
+
+def nodes_there() -> list[tuple[float, float]]:
+    """(CPU, GPU) of every node that is alive."""
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in there]

@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sparseg.runs import checkpoint, log, store
-from sparseg import config
-from sparseg.data import importers, loader, shards
-from sparseg.network import segmenter
-from sparseg.train import schedule
+from sparseg.common import object_store
 from sparseg.config import Config, ModelConfig
+from sparseg.data import importers, shards
+from sparseg.network import segmenter
+from sparseg.runs import checkpoint, log, store
+from sparseg.train import schedule
 
 
 def prepare(settings: Config) -> tuple[Config, str | Path]:
@@ -80,7 +80,7 @@ def move_aside(settings: Config) -> Config:
 
 def _absolute(path: str) -> str:
     """Workers may have another working directory; a URL is the same everywhere."""
-    return path.rstrip("/") if shards.is_url(path) else str(Path(path).expanduser().absolute())
+    return path.rstrip("/") if object_store.is_url(path) else str(Path(path).expanduser().absolute())
 
 
 def _label_path(path: str) -> str:
@@ -98,26 +98,3 @@ def finished(settings: Config, dataset: str | Path) -> dict[str, Any] | None:
         return None
     best = log.read_json(settings.folder / "iou.json")
     return {**best, "steps": length.total_steps, "total_steps": length.total_steps}
-
-
-def print_plan(settings: Config) -> None:
-    """--dry-run: the resolved configuration, batch shapes, parameters and steps; nothing is trained."""
-    settings, dataset = prepare(settings)
-    found = shards.describe(dataset, cache=settings.data.cache)
-    length = schedule.plan(settings, found.rows[settings.data.train_split])
-    network = segmenter.build(settings.model, len(found.names), quiet=True)
-    workers, passes = max(settings.resources.workers, 1), settings.optim.accumulate
-    shares = [
-        len(loader.share(range(settings.optim.batch_size // passes), r, workers)) for r in range(workers)
-    ]
-    side = settings.data.crop_px
-    print(log.json_text(config.to_dict(settings)))
-    print(f"dataset      {dataset}")
-    print(f"splits       {', '.join(f'{name} {rows}' for name, rows in found.rows.items())} images")
-    print(f"classes      {len(found.names)}: {', '.join(found.names)}")
-    print(
-        f"a pass       image ({shares[0]}, 3, {side}, {side}) uint8 on worker 0; images per worker "
-        f"{shares} x {passes}"
-    )
-    print(f"parameters   {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M")
-    print(f"steps        {length.total_steps} ({length.epoch(length.total_steps):.2f} epochs)")

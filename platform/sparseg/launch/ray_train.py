@@ -5,81 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparseg.runs import checkpoint, store
 from sparseg import config, train
-from sparseg.config import command_line
+from sparseg.common.process import in_thread, on_interrupt, reason, seldom
+from sparseg.config import Config
 from sparseg.data import node_shards
-from sparseg.launch.cluster import cpus_each, places, supply
-from sparseg.config import Config, ResourcesConfig
-from sparseg.common.process import Interrupted, guarded, in_thread, on_interrupt, reason, seldom
-from sparseg.launch.local_ray import RAY_SETTINGS, forget_dead_head, own_temporary_folder
-from sparseg.launch.prepare import finished, move_aside, prepare, print_plan
+from sparseg.launch.cluster import start_ray
+from sparseg.launch.preemption import Farewell
+from sparseg.runs import checkpoint, store
 from sparseg.runs.background_save import SaveError
 
 RESULT_FILE = "result.json"
 """What rank 0 leaves for the driver: the best scores, or an error that a retry would meet again."""
 RAY_FOLDER = ".ray"
 """Ray Train's own notes, in the run's folder while it is driven."""
-
-
-def main(recipe: Config, *, description: str, args: list[str] | None = None) -> None:
-    """Command line of a trainer: flags over the recipe, then `launch`.  Exits with 0, 1, 2, or 130 after
-    Ctrl-C."""
-    settings, dry_run = command_line.parse(recipe, args, description=description)
-    raise SystemExit(guarded(lambda: print_plan(settings) if dry_run else finish(settings)))
-
-
-def finish(settings: Config) -> None:
-    """Run to the end and say what came out."""
-    result = launch(settings)
-    print(
-        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best names "
-        f"its checkpoint, {settings.folder}/metrics.jsonl holds every logged step"
-    )
-
-
-def launch(
-    settings: Config,
-    *,
-    report: Callable[[dict[str, Any]], None] = lambda line: None,
-    callbacks: Sequence[Any] = (),
-) -> dict[str, Any]:
-    """Train `settings` on Ray (or in this process with resources.workers=0) -> the best scores.
-
-    Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
-    by them. Raises ValueError before any worker starts if something is wrong with the settings, the data or
-    the cluster; Interrupted if the user stopped it.
-    """
-    settings, dataset = prepare(settings)
-    if settings.run.fresh:
-        settings = move_aside(settings)
-    done = finished(settings, dataset)
-    if done is not None:
-        print(f"{settings.folder} is finished already; --run.fresh trains it again")
-        return done
-    store.forget_stop(settings)
-    if settings.resources.workers == 0:
-        if settings.resources.threads_per_worker:
-            torch.set_num_threads(settings.resources.threads_per_worker)
-        asked = threading.Event()
-        with on_interrupt(asked.set, "saving after this step, then ending"):
-            result = train.run(settings, dataset, report=report, should_stop=asked.is_set)
-    else:
-        result = _on_ray(settings, dataset, callbacks)
-    if result["steps"] < result["total_steps"]:
-        raise Interrupted(
-            f"stopped after step {result['steps']} of {result['total_steps']}; the same command goes on "
-            "from there"
-        )
-    return result
 
 
 # ------------------------------------------------------------------------------------------------- Ray
@@ -117,33 +61,7 @@ def _worker(arguments: dict[str, Any]) -> None:
         store.write_note(settings, RESULT_FILE, result)
 
 
-class Farewell:
-    """Asks Ray whether nodes of this run will be taken away (a spot notice, `ray drain-node`): yes, once for
-    each such news, so that a checkpoint is written before they go."""
-
-    def __init__(self, name: str, rank: int) -> None:
-        self.name, self.rank, self.known = name, rank, frozenset[str]()
-
-    def __call__(self) -> bool:
-        """On every rank, equally often."""
-        import ray.train
-
-        info = ray.train.get_preemption_info()
-        going = frozenset(info.preempted_node_ids) if info is not None else frozenset[str]()
-        if going <= self.known:
-            return False
-        self.known |= going
-        if info is not None and self.rank == 0:
-            left = "" if info.deadline_ms is None else f" in {info.deadline_ms / 1000 - time.time():.0f} s"
-            print(
-                f"[{self.name}] {len(going)} of the run's nodes will be taken away{left} (ranks "
-                f"{info.preempted_ranks}): saving",
-                flush=True,
-            )
-        return True
-
-
-def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
+def train_on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -192,107 +110,3 @@ def _on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> 
     if "error" in result:
         raise (ValueError if result["wrong_use"] else RuntimeError)(result["error"])
     return result
-
-
-def spread(task: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> Iterator[Any]:
-    """task(part) of every part, on `workers` Ray workers at a time -> the results as they come.
-
-    Raises ValueError at once if the cluster cannot hold so many workers; later what a task raised.
-    """
-    import ray
-
-    if not parts:
-        return iter(())
-    gpus = start_ray(config.with_overrides(Config(), {"resources.workers": 1}))
-    each = cpus_each(nodes_there(), workers, gpus, ray.available_resources().get("CPU", 0))
-    remote = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
-    return _results(remote, task, parts, workers, each)
-
-
-def _results(remote: Any, task: Any, parts: Sequence[Any], workers: int, threads: int) -> Iterator[Any]:
-    import ray
-
-    waiting, running = list(reversed(parts)), list[Any]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                running.append(remote.remote(task, waiting.pop(), threads))
-            done, running = ray.wait(running)
-            yield ray.get(done[0])
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    finally:
-        for left in running:
-            ray.cancel(left, force=True)
-
-
-def _part(task: Callable[[Any], Any], part: Any, threads: int) -> Any:
-    torch.set_num_threads(threads)
-    return task(part)
-
-
-def start_ray(settings: Config, *, runs: int = 1) -> float:
-    """Join the cluster, or start a local one, and see that it can hold `runs` runs at once -> GPUs per
-    worker.
-
-    Raises ValueError saying what is asked for and what the cluster has.
-    """
-    import ray
-
-    if not ray.is_initialized():
-        for name, value in RAY_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        forget_dead_head()
-        with own_temporary_folder():
-            ray.init(logging_level=logging.ERROR)
-    resources = settings.resources
-    if resources.wait_seconds:
-        await_nodes(resources, runs)
-    there = nodes_there()
-    gpus = resources.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if any(gpu for _, gpu in there) else 0.0
-    room = places(there, resources.cpus_per_worker, gpus)
-    if runs * (resources.min_workers or max(resources.workers, 1)) > room:
-        asked = f"resources.workers={resources.workers}" + (f" in {runs} runs at once" if runs > 1 else "")
-        raise ValueError(
-            f"{asked} of {resources.cpus_per_worker:g} CPU and {gpus:g} GPU each: the cluster has room for "
-            f"{room} ({supply(there)}); lower --resources.workers or --resources.cpus-per-worker"
-            f"{' or --concurrent' if runs > 1 else ''}, or wait for nodes that an autoscaler starts: "
-            "--resources.wait-seconds 900"
-        )
-    return gpus
-
-
-def await_nodes(resources: ResourcesConfig, runs: int) -> None:
-    """Ask the autoscaler for what `runs` runs need; return once it is there, or after wait_seconds."""
-    from ray.autoscaler.sdk import request_resources
-
-    gpus, cpus = resources.gpus_per_worker, resources.cpus_per_worker
-    if gpus is None:
-        raise ValueError(
-            "resources.wait_seconds: nodes that do not run yet cannot be asked for their GPUs; say with "
-            "--resources.gpus-per-worker 1 (or 0) what a worker needs"
-        )
-    workers, end_s = runs * max(resources.workers, 1), time.monotonic() + resources.wait_seconds
-    if places(nodes_there(), cpus, gpus) >= workers:
-        return
-    print(
-        f"waiting up to {resources.wait_seconds:g} s for nodes: {workers} workers of {cpus:g} CPU and "
-        f"{gpus:g} GPU each, the cluster has {supply(nodes_there())}",
-        flush=True,
-    )
-    request_resources(bundles=[{"CPU": cpus} | ({"GPU": gpus} if gpus else {})] * workers)
-    try:
-        while places(nodes_there(), cpus, gpus) < workers and time.monotonic() < end_s:
-            time.sleep(1)
-    finally:
-        request_resources(bundles=[])  # the workers themselves hold their nodes from now on
-
-
-def nodes_there() -> list[tuple[float, float]]:
-    """(CPU, GPU) of every node that is alive."""
-    import ray
-
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in there]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg.losses import mixture, online_em
 from sparseg.config import IGNORED, LossConfig
+from sparseg.losses import mixture, online_em
 from sparseg.losses.mixture import Memory
 
 

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseg.losses import mixture
 from sparseg.config import IGNORED, LossConfig
+from sparseg.losses import mixture
 from sparseg.losses.mixture import Memory, Slots
 
 

@@ -15,8 +15,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparseg.common import distributed
+from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.losses import agmm, mixture, pairwise, tree_energy
-from sparseg.config import IGNORED, LossConfig, UNLABELLED
 from sparseg.losses.mixture import Memory
 
 TERMS = ("seg", "mix", "label", "sep", "absent", "only", "tree", "pairwise")
@@ -26,7 +27,7 @@ def pixel_counts(label_BHW: Tensor, num_classes: int) -> Tensor:
     """Labelled and valid (all but ignored) pixels, summed over the ranks -> (2,) float64; no device wait."""
     labelled, valid = (label_BHW < num_classes).sum(), (label_BHW != IGNORED).sum()
     counts = torch.stack([labelled, valid]).double()
-    if mixture.world_size() > 1:
+    if distributed.world_size() > 1:
         dist.all_reduce(counts)
     return counts
 
@@ -108,7 +109,7 @@ def _objective(
     num_classes = logits_BKhw.shape[1]
     if counts is None:
         counts = pixel_counts(label_BHW, num_classes)
-    labelled, valid = (mixture.world_size() / counts.clamp(min=1)).to(logits_BKhw.dtype).unbind()
+    labelled, valid = (distributed.world_size() / counts.clamp(min=1)).to(logits_BKhw.dtype).unbind()
     terms = {name: logits_BKhw.new_zeros(()) for name in TERMS}
 
     if mixture_on:
@@ -181,9 +182,9 @@ def _share(cells_B1hw: Tensor, passes: int) -> Tensor:
     """Factor on a sum over these cells, so that the mean over ranks and the sum over passes is a mean over
     cells."""
     count = cells_B1hw.double().sum()
-    if mixture.world_size() > 1:
+    if distributed.world_size() > 1:
         dist.all_reduce(count)
-    return (mixture.world_size() / count.clamp(min=1) / passes).to(cells_B1hw.dtype)
+    return (distributed.world_size() / count.clamp(min=1) / passes).to(cells_B1hw.dtype)
 
 
 def absent_class(p_BKHW: Tensor, label_BHW: Tensor, present_BK: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseg.network import bilateral
 from sparseg.config import ModelConfig
+from sparseg.network import bilateral
 
 LOW_CHANNELS = 48
 """Channels kept of the early feature (DeepLabV3+, Chen et al., ECCV 2018, Sec. 4.1)."""

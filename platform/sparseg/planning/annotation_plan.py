@@ -7,14 +7,12 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from sparseg.planning import learning_curve
 from sparseg.planning.learning_curve import Floats, Law
-from sparseg.reports.html import NUM_COLOURS, Points, line_chart, page, swatch
 from sparseg.runs.records import RunRecord, differing_fields, read_run
 
 BUDGET_FIELDS = ("data.random_pixels", "data.clicks_per_class", "data.keep_labels")
@@ -187,40 +185,3 @@ def text_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
         gains = ", ".join(f"{name} {100 * gain:+.3f}" for name, gain in best_classes(curve, at, cost)[:5])
         lines.append(f"  one more hour at {at:.3g} labels an image, points of mIoU by class: {gains}")
     return "\n".join(lines)
-
-
-def figure(curves: Sequence[Curve]) -> str:
-    """The laws with their 90 % bands."""
-    low = min(float(curve.labels_N.min()) for curve in curves)
-    high = max(float(curve.labels_N.max()) for curve in curves) * 1.5
-    at = np.geomspace(low, high, CURVE_POINTS)
-    series: list[tuple[str, int, Points]] = []
-    for colour, curve in enumerate(curves[:NUM_COLOURS]):
-        bands = [learning_curve.interval([law.at(n) for law in curve.laws]) for n in at]
-        series.append((curve.name, colour, [(n, 100 * curve.law.at(n)) for n in at]))
-        for end in (0, 1):
-            edge = [(n, 100 * band[end]) for n, band in zip(at, bands, strict=True)]
-            series.append((f"{curve.name}: 90 %", colour, edge))
-    return line_chart("mIoU over labels an image, with 90 % bands, %", series, x_label="labels an image")
-
-
-def html_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
-    """The plan as a page: the measured scores, the laws with their 90 % bands, the answers."""
-    rows = []
-    for colour, curve in enumerate(curves[:NUM_COLOURS]):
-        for labels, mean, sd, runs in curve.summary():
-            rows.append(
-                f"<tr><th scope=row>{swatch(colour)}{escape(curve.name)}</th><td>{labels:.3g}</td>"
-                f"<td>{cost.hours(labels):.1f}</td><td>{score(mean, sd)}</td><td>{runs}</td>"
-                f"<td>{100 * curve.law.at(labels):.1f}</td></tr>"
-            )
-    answers = [f"{c.name}: {answer(c, target, cost)}" for c in curves] if target is not None else []
-    head = "".join(f"<th>{name}</th>" for name in ("labels an image", "hours", "mIoU, %", "runs", "law, %"))
-    body = (
-        "<header><h1>How many labels?</h1></header><section>"
-        + "".join(f"<p><b>{escape(text)}</b></p>" for text in answers)
-        + figure(curves)
-        + f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
-        + f"<pre>{escape(text_of(curves, target, cost))}</pre></section>"
-    )
-    return page("sparseg plan", body)

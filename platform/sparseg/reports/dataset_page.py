@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data import drawing, shards
 from sparseg.reports.html import page
-from sparseg.config import IGNORED, UNLABELLED
 
 LONG_SIDE_PX = 480
 DENSE_SHARE = 0.04

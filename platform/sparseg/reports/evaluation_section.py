@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.runs import checkpoint as checkpoints
+from sparseg.config import UNLABELLED
 from sparseg.data import drawing, shards
+from sparseg.data.drawing import Array
 from sparseg.inference import predict
 from sparseg.reports.html import Points, bar_list, heat_table, line_chart, picture
-from sparseg.config import UNLABELLED
-from sparseg.data.drawing import Array
+from sparseg.runs import checkpoint as checkpoints
 
 CELL_PX = 300
 Draw = Callable[[Array, Array, Array, Sequence[drawing.Colour]], dict[str, Array]]
@@ -29,7 +29,7 @@ SCORES = (
 
 
 def html_of(found: Mapping[str, Any], sheets: Mapping[str, bytes]) -> str:
-    """The section of a run's page: ``found`` of `examination.examine`, ``sheets`` of `sheets_of`."""
+    """The section of a run's page: ``found`` of `evaluate.evaluate`, ``sheets`` of `sheets_of`."""
     tiles = "".join(
         f'<div class="tile"><b>{100 * found[key]:.1f}</b><span>{name}, %</span></div>' for name, key in SCORES
     )

@@ -10,10 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.losses import TERMS
-from sparseg.runs.records import DASH, RunRecord, dotted, group_by_seed, number, read_run, training_seconds
+from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.runs.log import duration
+from sparseg.runs.records import DASH, RunRecord, dotted, group_by_seed, number, read_run, training_seconds
 
 SUMMARY = (
     ("method", "loss.method"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.planning import annotation_plan
+from sparseg.reports import plan_page
 from sparseg.reports.html import Axis, Points, Series, bar_list, line_chart, page, parallel
 
 Trial = dict[str, Any]
@@ -124,7 +125,7 @@ def _budget_curve(folder: Path) -> str:
     except (ValueError, KeyError, OSError):
         return ""
     hint = "<p>How many labels a target needs: <code>sparseg plan</code>.</p>"
-    return f"<section>{annotation_plan.figure(curves)}{hint}</section>"
+    return f"<section>{plan_page.figure(curves)}{hint}</section>"
 
 
 def one_field(trials: Sequence[Trial], name: str, metric: str) -> str:

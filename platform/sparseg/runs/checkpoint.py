@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from sparseg import config as configuration
-from sparseg.network import segmenter as networks
+from sparseg.common.files import checksum, write_text
 from sparseg.config import Config
-from sparseg.data.shards import checksum
+from sparseg.network import segmenter as networks
 
 VERSION = 2
 MANIFEST = "manifest.json"
@@ -137,14 +137,6 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file whole; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 FREE_TO_CHANGE = {

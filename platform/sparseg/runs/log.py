@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseg.runs import checkpoint
-from sparseg.data import drawing
+from sparseg.common import files
+from sparseg.common.distributed import world_size
 from sparseg.config import Config, to_dict
+from sparseg.data import drawing
 from sparseg.losses import TERMS
-from sparseg.losses.mixture import world_size
+from sparseg.runs import checkpoint
 
 PACKAGES = (
     "sparseg",
@@ -62,9 +63,9 @@ class RunLog:
         self.folder, self.total_steps = config.folder, total_steps
         self.folder.mkdir(parents=True, exist_ok=True)
         self.owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
-        checkpoint.write_text(self.folder / OWNER_FILE, self.owner)
-        checkpoint.write_text(self.folder / "config.json", json_text(to_dict(config)))
-        checkpoint.write_text(self.folder / "environment.json", json_text(environment(device) | told))
+        files.write_text(self.folder / OWNER_FILE, self.owner)
+        files.write_text(self.folder / "config.json", json_text(to_dict(config)))
+        files.write_text(self.folder / "environment.json", json_text(environment(device) | told))
         path = self.folder / "metrics.jsonl"
         path.touch()
         os.truncate(path, min(metrics_bytes, path.stat().st_size))  # lines after the checkpoint come again

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparseg.runs import checkpoint
+from sparseg.common.files import write_text
+from sparseg.common.object_store import filesystem, is_url, make_folder
 from sparseg.config import Config
-from sparseg.data.shards import filesystem, is_url, make_folder
+from sparseg.runs import checkpoint
 
 STOP_FILE = ".stop"
 """A file of this name in the run's folder asks its workers to save and end at their next logged line."""
@@ -193,7 +194,7 @@ def forget_stop(config: Config) -> None:
 def write_note(config: Config, name: str, value: Any) -> None:
     """A small JSON file for the driver."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(config.folder / name, json.dumps(value, indent=2))
+    write_text(config.folder / name, json.dumps(value, indent=2))
     if is_remote(config):
         store, root = _opened(config)
         _guarded(config, "writing it", lambda: _send(store, config.folder / name, f"{root}/{name}"))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseg import config
-from sparseg.config import command_line
 from sparseg.common.process import guarded
+from sparseg.config import command_line
 from sparseg.sweep import runner
 from sparseg.sweep.cost import COSTS
 from sparseg.sweep.space import check_effect, check_space, grid_of, load_file, points_of, space_of

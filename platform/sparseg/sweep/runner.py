@@ -17,8 +17,8 @@ import optuna
 from ray import tune
 
 from sparseg import config, launch
-from sparseg.launch import prepare
 from sparseg.common.process import Interrupted, reason
+from sparseg.launch import prepare
 from sparseg.sweep import results
 from sparseg.sweep.cost import cost_of
 from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep

@@ -22,8 +22,8 @@ from optuna.distributions import (
 )
 
 from sparseg import config
-from sparseg.launch import prepare
 from sparseg.config import Config
+from sparseg.launch import prepare
 
 FIELDS_OF = {
     ("agmm",): {"variance", "sigma", "target", "centroids"},

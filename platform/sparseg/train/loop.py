@@ -18,17 +18,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparseg.data import loader, node_shards, shards
 from sparseg import losses
-from sparseg.runs.log import RunLog
-from sparseg.runs import store
+from sparseg.common.distributed import world_size
 from sparseg.config import Config
-from sparseg.evaluation.counts import evaluate
+from sparseg.data import loader, node_shards, row_order, shards
+from sparseg.evaluation.counts import count_split
 from sparseg.evaluation.metrics import scores
-from sparseg.losses.mixture import Memory, world_size
-from sparseg.train.state import Progress, save, start
+from sparseg.losses.mixture import Memory
+from sparseg.runs import store
 from sparseg.runs.background_save import Saver
+from sparseg.runs.log import RunLog
 from sparseg.train.schedule import Plan, plan, rate_factor
+from sparseg.train.state import Progress, save, start
 from sparseg.train.watchdog import Watchdog
 
 
@@ -115,7 +116,7 @@ def validate(running: Running) -> dict[str, Any]:
             running.log.pictures(progress.step, image, p_BKHW.argmax(1), truth_BHW, data.palette)
 
     with average.swapped_in(network) if average is not None else contextlib.nullcontext():
-        counts = evaluate(
+        counts = count_split(
             network,
             split,
             num_classes,
@@ -186,7 +187,9 @@ def run(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    by_node = node if node is not None and config.data.sharding == "node" else node_shards.Node(0, 1, rank, world)
+    by_node = (
+        node if node is not None and config.data.sharding == "node" else node_shards.Node(0, 1, rank, world)
+    )
     data = node_shards.open_part(config, dataset or config.data.root, by_node, device)
     schedule = plan(config, data.rows[config.data.train_split])
     store.pull(config)
@@ -268,7 +271,7 @@ def refuse(running: Running, finite_T: Tensor, line: dict[str, float]) -> NoRetu
     step = running.progress.step - len(finite_T) + 1 + first
     images = ""
     if len(running.data.splits[split]) == running.data.rows[split]:  # else this node does not know all rows
-        keys = loader.rows_of_step(
+        keys = row_order.rows_of_step(
             config.run.seed, step - 1, running.data.rows[split], config.optim.batch_size
         )
         ids = [running.data.splits[split][row]["id"] for _, row in keys]

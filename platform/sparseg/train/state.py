@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparseg.runs import checkpoint, store
 from sparseg import losses
-from sparseg.data import shards
-from sparseg.network import segmenter as networks
+from sparseg.common import files
+from sparseg.common.distributed import world_size
 from sparseg.config import Config
-from sparseg.losses.mixture import Memory, world_size
-from sparseg.runs.log import RunLog
+from sparseg.data import shards
+from sparseg.losses.mixture import Memory
+from sparseg.network import batch_norm, segmenter
+from sparseg.runs import checkpoint, store
 from sparseg.runs.background_save import Saver
+from sparseg.runs.log import RunLog
 from sparseg.train.schedule import make_optimizer
-
-
-class Average:
-    """Exponential moving average of the weights; batch-norm statistics are copied."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
-        weights = dict(model.named_parameters())
-        for name, value in model.state_dict().items():
-            if name in weights:
-                self.state[name].lerp_(value, 1 - self.decay)
-            else:
-                self.state[name].copy_(value)
-
-    @contextlib.contextmanager
-    def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """The model with averaged weights, inside."""
-        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.state)
-        try:
-            yield
-        finally:
-            model.load_state_dict(own)
+from sparseg.train.weight_average import Average
 
 
 @dataclasses.dataclass
 class Progress:
     """What a run carries from step to step, and what its checkpoints hold."""
 
-    network: networks.Segmenter
+    network: segmenter.Segmenter
     optimizer: torch.optim.Optimizer
     average: Average | None
     class_weight_K: Tensor | None = None
@@ -69,12 +42,12 @@ class Progress:
 def start(config: Config, data: shards.ShardedDataset, device: torch.device, *, quiet: bool) -> Progress:
     """Network and optimizer as of the newest checkpoint in STORAGE/NAME, or as the seed gives them."""
     torch.manual_seed(config.run.seed)
-    network = networks.build(config.model, len(data.names), quiet=quiet)
+    network = segmenter.build(config.model, len(data.names), quiet=quiet)
     network = network.to(device)
     if config.optim.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if world_size() > 1 or device.type == "cpu":  # on a CPU ours is also the more accurate one, at any size
-        networks.with_global_batch_norm(network, device)
+        batch_norm.with_global_batch_norm(network, device)
     optimizer = make_optimizer(network, config)
     average = Average(network, config.optim.ema_decay) if config.optim.ema_decay else None
     progress = Progress(network, optimizer, average)
@@ -158,7 +131,7 @@ def save(
         )
         if state["best"]["step"] == step:
             checkpoint.mark_best(config.folder, path)
-            checkpoint.write_text(config.folder / "iou.json", json.dumps(state["best"], indent=2))
+            files.write_text(config.folder / "iou.json", json.dumps(state["best"], indent=2))
         checkpoint.prune(config.folder, config.run.keep, step)
         store.push(config)
 

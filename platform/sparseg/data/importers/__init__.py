@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sparseg.data import shards, sparsify
+from sparseg.common import object_store
 from sparseg.config import DataConfig
+from sparseg.data import shards, sparsify
 from sparseg.data.importers import layouts
 from sparseg.data.importers.build import derive, import_source
 from sparseg.data.importers.reuse import refuse_few_of_tiles, refuse_lost_tiles, refuse_settled, to_derive
@@ -78,7 +79,7 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
     Raises ValueError for wrong input, in one line.
     """
     start_s = time.perf_counter()
-    root = _url(data) if shards.is_url(data.root) else _root(data.root)
+    root = _url(data) if object_store.is_url(data.root) else _root(data.root)
     layout: str = data.layout  # of raw data: recipes name theirs, whether or not it was imported before
     if isinstance(root, str) or shards.is_dataset(root):
         layout = "shards"
@@ -128,7 +129,7 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
 
 def _url(data: DataConfig) -> str:
     """data.root, if all that this needs is in the configuration."""
-    if data.shards and shards.is_url(data.shards):
+    if data.shards and object_store.is_url(data.shards):
         raise ValueError(f"data.shards must be a local folder, got {data.shards}")
     return data.root.rstrip("/")
 
@@ -198,6 +199,6 @@ def _listed(root: Path, settings: Settings) -> Source:
 
 def _derived_name(given: shards.Description, settings: Settings) -> str:
     assert settings.drawing is not None
-    source = given.source if shards.is_url(given.source) else str(Path(given.source).resolve())
+    source = given.source if object_store.is_url(given.source) else str(Path(given.source).resolve())
     facts = [source, shards.VERSION, given.identity, settings.label, dataclasses.asdict(settings.drawing)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:10]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sparseg.data import shards
 from sparseg.config import IGNORED, UNLABELLED
+from sparseg.data import shards
 from sparseg.data.importers.files import some
 from sparseg.data.importers.source import Settings, SparseRule
 

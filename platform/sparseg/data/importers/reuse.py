@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparseg.config import PIXELLESS, DataConfig
 from sparseg.data import shards
-from sparseg.config import DataConfig, PIXELLESS
 from sparseg.data.importers.source import READ_KINDS, Settings
 
 RECIPES_LABELS = ("point", "clicks")

@@ -9,17 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.data import shards
 from sparseg.config import IGNORED, UNLABELLED
+from sparseg.data import shards
 from sparseg.data.importers import tiles
-from sparseg.data.importers.label_pngs import Annotation, BadFileError, converter, sparse_encoding, value_counts
 from sparseg.data.importers.files import nearest, some
+from sparseg.data.importers.label_pngs import (
+    Annotation,
+    BadFileError,
+    converter,
+    sparse_encoding,
+    value_counts,
+)
 from sparseg.data.importers.readers import read_strokes
 from sparseg.data.importers.readers.image_names import resolve
 from sparseg.data.importers.source import Item, Settings, Source
+from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags, present
 from sparseg.data.strokes import draw as draw_strokes
 from sparseg.data.strokes import stored
-from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags, present
 
 DENSE_HINT = "correct classes.txt, or the mask"
 JPEG_SIGNATURE = b"\xff\xd8"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, DataConfig, check_tiles
 from sparseg.data import shards, sparsify
-from sparseg.config import DataConfig, IGNORED, MAX_CLASSES, PIXELLESS, check_tiles
 from sparseg.data.importers.files import label_files, nearest, read_lines, some
 
 READ_KINDS = ("point", "scribble", "clicks", "block", *PIXELLESS)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.data import shards
 from sparseg.config import PIXELLESS, UNLABELLED
+from sparseg.data import shards
 from sparseg.data.importers.files import some
 from sparseg.data.importers.rows import Summary
 from sparseg.data.importers.source import READ_KINDS

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sparseg.data import shards
+from sparseg.common.tiling import tile_starts, window_starts
 from sparseg.config import PIXELLESS, UNLABELLED
+from sparseg.data import shards
 from sparseg.data.importers.label_pngs import value_counts
 from sparseg.data.importers.source import Settings
-from sparseg.data.strokes import pixels, restored
 from sparseg.data.importers.tags_and_boxes import present
-from sparseg.common.tiling import tile_starts, window_starts
+from sparseg.data.strokes import pixels, restored
 
 ID_DIGITS = 5  # of a tile's place: names sort as the tiles lie, up to 99,999 px
 COUNTS = ("images_cut", "tiles", "tiles_left_out")  # what `cut` counts, see there

@@ -1,15 +1,32 @@
 """A dataset as a folder of Arrow shards that Hugging Face `datasets` opens: write, open, decode."""
 
-from sparseg.data.shards.images import Colour, MAX_PIXELS, MAX_SCENE_PIXELS, decode_image, decode_label, default_palette, encode_label, pillow_takes
+from sparseg.common.files import checksum
+from sparseg.common.object_store import filesystem, is_url, make_folder
+from sparseg.data.shards.dataset import (
+    Description,
+    ShardedDataset,
+    describe,
+    is_dataset,
+    label_counts,
+    labelled_pixels,
+    open,
+    read_manifest,
+)
+from sparseg.data.shards.image_windows import decode_window, encode_fast, encode_raw
+from sparseg.data.shards.images import (
+    MAX_PIXELS,
+    MAX_SCENE_PIXELS,
+    Colour,
+    decode_image,
+    decode_label,
+    default_palette,
+    encode_label,
+    pillow_takes,
+)
 from sparseg.data.shards.writing.build import Facts, build, refuse_taken
-from sparseg.data.shards.manifest import checksum
 from sparseg.data.shards.writing.parts import Row
 from sparseg.data.shards.writing.pool import Reader
-from sparseg.data.shards.dataset import Description, ShardedDataset, describe, is_dataset, label_counts, labelled_pixels, open, read_manifest
-from sparseg.data.shards.image_windows import decode_window, encode_fast, encode_raw
-from sparseg.data.shards.cache import filesystem, is_url
-from sparseg.data.shards.writing.upload import make_folder
-from sparseg.data.shards.writing.writer import DatasetExistsError, MANIFEST, VERSION, write
+from sparseg.data.shards.writing.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
     "MANIFEST",

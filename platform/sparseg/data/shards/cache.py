@@ -14,42 +14,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.data.shards.manifest import Manifest, checksum, parse
+from sparseg.common.files import checksum
+from sparseg.common.object_store import filesystem
+from sparseg.data.shards.manifest import Manifest, parse
 from sparseg.data.shards.writing.writer import MANIFEST
 
 DEFAULT_CACHE = "~/.cache/sparseg"
 TRIES = 3
 PAUSE_S = 0.5  # before the second try of an object; doubled before each further one
 AT_ONCE = 4  # objects copied side by side: one stream seldom fills the line
-DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether this names an object store, and not a local path."""
-    return "://" in str(path)
 
 
 def cache_folder(cache: str | None) -> Path:
     """The folder for copies of shards and notes on them: `cache`, or ~/.cache/sparseg of this node's user."""
     return Path(cache or DEFAULT_CACHE).expanduser().absolute()
-
-
-def filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system of the URL, and the path in it.  Raises ValueError if its driver is missing."""
-    import fsspec
-
-    protocol = url.split("://")[0]
-    options = {}
-    if protocol in ("s3", "s3a") and os.environ.get("AWS_ENDPOINT_URL"):
-        options["endpoint_url"] = os.environ["AWS_ENDPOINT_URL"]
-    try:
-        store, path = fsspec.core.url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
-        driver = DRIVERS.get(protocol)
-        remedy = f"install it with `pip install '{driver}'`" if driver else "use a local folder"
-        what = f"needs the package {driver}, which is not here" if driver else f"is not known ({error})"
-        raise ValueError(f"{url}: {protocol}:// {what}; {remedy}".replace("\n", " ")) from error
-    return store, str(path).rstrip("/")
 
 
 def read_manifest(url: str) -> Manifest:

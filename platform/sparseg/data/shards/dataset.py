@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparseg.common import object_store
 from sparseg.data.shards import cache as remote
 from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
@@ -61,7 +62,7 @@ def is_dataset(path: str | Path) -> bool:
 
 def read_manifest(path: str | Path) -> Manifest | None:
     """sparseg.json of a folder or URL; None in a folder without.  Raises ValueError if it is damaged."""
-    if remote.is_url(path):
+    if object_store.is_url(path):
         return remote.read_manifest(str(path))
     folder = Path(path).absolute()
     if not folder.is_dir():
@@ -80,7 +81,7 @@ def describe(path: str | Path, *, cache: str | None = None, verify: bool = False
     A folder is opened and checked as in `open`; verify: its checksums, too (those of a URL are checked when
     the shards are copied).
     """
-    if remote.is_url(path):
+    if object_store.is_url(path):
         manifest = remote.read_manifest(str(path))
         rows = {split: manifest.rows(split) for split in manifest.splits()}
         known = {split: sum(counts) for split, counts in rows.items() if counts is not None}
@@ -93,7 +94,7 @@ def describe(path: str | Path, *, cache: str | None = None, verify: bool = False
     found = read_manifest(path)
     prints = {split: data._fingerprint for split, data in opened.splits.items()}
     return Description(
-        str(path).rstrip("/") if remote.is_url(path) else str(opened.path),
+        str(path).rstrip("/") if object_store.is_url(path) else str(opened.path),
         opened.names,
         opened.palette,
         opened.rows,
@@ -130,7 +131,7 @@ def open(
     }
     flat = [name for shard_names in wanted.values() for name in shard_names]
     copied_bytes = 0
-    if remote.is_url(path):
+    if object_store.is_url(path):
         folder = remote.place(str(path), manifest, cache)
         copied_bytes = remote.copy(str(path), manifest, flat, cache)
     else:
@@ -139,7 +140,7 @@ def open(
     if verify:
         key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20]
         wrong = altered(folder, manifest, flat, remote.cache_folder(cache) / "verified" / f"{key}.json")
-        if wrong and remote.is_url(path):
+        if wrong and object_store.is_url(path):
             for name in wrong:  # the copy was damaged, not the original
                 (folder / name).unlink()
             copied_bytes += remote.copy(str(path), manifest, wrong, cache)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.files import checksum
 from sparseg.data.shards.images import Colour
 
 READABLE = (1, 2)
@@ -86,14 +86,6 @@ def _shard(facts: Any) -> Shard:
     if isinstance(facts, int):
         return Shard(facts)
     return Shard(int(facts["bytes"]), int(facts["rows"]), str(facts["xxh3"]))
-
-
-def checksum(file: Path) -> str:
-    """Hex of the file's xxh3_128."""
-    import xxhash
-
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
 def check_sizes(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:

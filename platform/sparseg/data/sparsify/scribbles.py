@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.data.sparsify.components import Component, MIN_SHARE, components, innermost
+from sparseg.data.sparsify.components import MIN_SHARE, Component, components, innermost
 from sparseg.data.sparsify.order import blank_like, random_order
 
 MOST = 3  # strokes per class and image

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparseg.data.importers.files import some
-from sparseg.data.importers.layouts.ade20k import ade20k, home_of as home_of_ade20k
+from sparseg.data.importers.layouts.ade20k import ade20k
+from sparseg.data.importers.layouts.ade20k import home_of as home_of_ade20k
 from sparseg.data.importers.layouts.camvid import CAMVID_PALETTE, camvid
 from sparseg.data.importers.layouts.cityscapes import CITYSCAPES_PALETTE, cityscapes
 from sparseg.data.importers.layouts.folder import folder
-from sparseg.data.importers.layouts.voc import home_of as home_of_voc, voc
+from sparseg.data.importers.layouts.voc import home_of as home_of_voc
+from sparseg.data.importers.layouts.voc import voc
 from sparseg.data.importers.source import Settings, Source
 
 LAYOUTS = ("voc", "camvid", "cityscapes", "ade20k", "folder")

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from sparseg.data.importers.files import checked_id, first_folder, label_files, list_images
-from sparseg.data.importers.source import Item, READ_KINDS, Settings, Source, identity, read_names
+from sparseg.data.importers.source import READ_KINDS, Item, Settings, Source, identity, read_names
 
 SPLITS = ("train", "val", "test")
 

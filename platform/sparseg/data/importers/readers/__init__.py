@@ -8,12 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparseg.config import PIXELLESS
-from sparseg.data.importers.readers import coco, csv, cvat, labelme, points, scribblesup, voc
 from sparseg.data.importers.files import some
-from sparseg.data.importers.readers.parsing import json_format, read_json, read_xml, shown, xml_format, xml_is_empty
+from sparseg.data.importers.readers import coco, csv, cvat, labelme, points, scribblesup, voc
+from sparseg.data.importers.readers.parsing import (
+    json_format,
+    read_json,
+    read_xml,
+    shown,
+    xml_format,
+    xml_is_empty,
+)
 from sparseg.data.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files
-from sparseg.data.strokes import Annotations
 from sparseg.data.importers.tags_and_boxes import Kind, presume_background, with_note_of_bare
+from sparseg.data.strokes import Annotations
 
 Reader = Callable[[Sequence[Path], list[str], float], Annotations]
 

@@ -16,9 +16,23 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.data.importers.readers.parsing import MAX_MASK_PIXELS, class_id, expect, field, image_id, json_format, once, position, positions, read_json, shown, size, whole
-from sparseg.data.strokes import Annotations, Stroke, mask_stroke
+from sparseg.data.importers.readers.parsing import (
+    MAX_MASK_PIXELS,
+    class_id,
+    expect,
+    field,
+    image_id,
+    json_format,
+    once,
+    position,
+    positions,
+    read_json,
+    shown,
+    size,
+    whole,
+)
 from sparseg.data.importers.tags_and_boxes import Kind, box, tag
+from sparseg.data.strokes import Annotations, Stroke, mask_stroke
 
 
 def read(

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sparseg.data.importers.readers.parsing import class_id, from_text, image_id, position, read_text, shown
-from sparseg.data.strokes import Annotations, Stroke
 from sparseg.data.importers.tags_and_boxes import tag
+from sparseg.data.strokes import Annotations, Stroke
 
 Columns = Mapping[str, tuple[str, ...]]
 """What is wanted -> the names that a header may give it."""

@@ -14,9 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.data.importers.readers.parsing import MAX_MASK_PIXELS, class_id, expect, from_text, image_id, once, position, positions, read_xml, shown, size, whole, xml_format
-from sparseg.data.strokes import Annotations, Stroke, mask_stroke
+from sparseg.data.importers.readers.parsing import (
+    MAX_MASK_PIXELS,
+    class_id,
+    expect,
+    from_text,
+    image_id,
+    once,
+    position,
+    positions,
+    read_xml,
+    shown,
+    size,
+    whole,
+    xml_format,
+)
 from sparseg.data.importers.tags_and_boxes import Kind, box, not_a_box, tag
+from sparseg.data.strokes import Annotations, Stroke, mask_stroke
 
 LEAST = {"points": 1, "polyline": 2, "polygon": 3}
 

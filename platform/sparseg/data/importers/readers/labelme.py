@@ -10,9 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.data.importers.readers.parsing import class_id, expect, field, image_id, json_format, leaves_folder, once, positions, read_json, shown, size
-from sparseg.data.strokes import Annotations, Stroke
+from sparseg.data.importers.readers.parsing import (
+    class_id,
+    expect,
+    field,
+    image_id,
+    json_format,
+    leaves_folder,
+    once,
+    positions,
+    read_json,
+    shown,
+    size,
+)
 from sparseg.data.importers.tags_and_boxes import Kind, box, not_a_box
+from sparseg.data.strokes import Annotations, Stroke
 
 LEAST = {"point": 1, "linestrip": 2, "line": 2, "polygon": 3, "rectangle": 2, "circle": 2}
 """Shape type -> its fewest positions."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparseg.data.importers.readers.parsing import expect, field, image_id, json_format, position, read_json, shown
+from sparseg.data.importers.readers.parsing import (
+    expect,
+    field,
+    image_id,
+    json_format,
+    position,
+    read_json,
+    shown,
+)
 from sparseg.data.strokes import Annotations, Stroke
 
 EXPECTED = 'expected {"image id": [{"x": float, "y": float, "cls": int}, ...]}'

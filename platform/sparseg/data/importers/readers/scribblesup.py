@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.data.importers.readers.parsing import class_id, expect, from_text, image_id, once, position, read_xml, shown, size, xml_format
+from sparseg.data.importers.readers.parsing import (
+    class_id,
+    expect,
+    from_text,
+    image_id,
+    once,
+    position,
+    read_xml,
+    shown,
+    size,
+    xml_format,
+)
 from sparseg.data.strokes import Annotations, Stroke
 
 ALIASES = {

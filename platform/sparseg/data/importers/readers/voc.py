@@ -11,9 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.data.importers.readers.parsing import class_id, expect, from_text, image_id, once, position, read_xml, shown, size, xml_format, xml_is_empty
-from sparseg.data.strokes import Annotations, Stroke
+from sparseg.data.importers.readers.parsing import (
+    class_id,
+    expect,
+    from_text,
+    image_id,
+    once,
+    position,
+    read_xml,
+    shown,
+    size,
+    xml_format,
+    xml_is_empty,
+)
 from sparseg.data.importers.tags_and_boxes import Kind, box, tag
+from sparseg.data.strokes import Annotations, Stroke
 
 
 def read(files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: Kind = "box") -> Annotations:

@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.data.shards.writing import upload
+from sparseg.common.object_store import is_url
 from sparseg.data.shards.images import Colour
+from sparseg.data.shards.writing import upload
 from sparseg.data.shards.writing.parts import Form, Part, cut_into_parts, is_finished, read_summary
 from sparseg.data.shards.writing.pool import Job, Reader, make_parts
-from sparseg.data.shards.cache import is_url
-from sparseg.data.shards.writing.writer import MANIFEST, exists_error, finish, form_of, join, metadata, sole_writer
+from sparseg.data.shards.writing.writer import (
+    MANIFEST,
+    exists_error,
+    finish,
+    form_of,
+    join,
+    metadata,
+    sole_writer,
+)
 
 Facts = Iterator[tuple[str, dict[str, Any]]]
 """(split, facts) of every part, in listed order."""

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.object_store import filesystem, make_folder
 from sparseg.data.shards.writing.parts import Shard
-from sparseg.data.shards.cache import filesystem
 
 WAITS_S = (1.0, 4.0, 16.0)  # between tries
-OBJECT_STORAGE = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 UNFINISHED = "sparseg.unfinished.json"
 NOTES = "uploaded.json"
 
@@ -100,13 +99,6 @@ def _put(url: str, name: str, local: Path) -> None:
         f"{url}/{name}: the upload failed {len(WAITS_S) + 1} times ({reason}); the same command "
         "goes on from there"
     )
-
-
-def make_folder(fs: Any, folder: str) -> None:
-    """Where there are folders; on object storage the call would make a bucket, of a misspelt name too."""
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
-    if not protocols & OBJECT_STORAGE:
-        fs.makedirs(folder, exist_ok=True)
 
 
 def _size(fs: Any, target: str) -> int | None:

@@ -15,7 +15,18 @@ from typing import Any
 
 from sparseg.config import MAX_CLASSES
 from sparseg.data.shards.images import Colour, default_palette
-from sparseg.data.shards.writing.parts import Form, PART_ITEMS, Part, Row, Shard, features, plan_shards, read_summary, write_part, write_shard
+from sparseg.data.shards.writing.parts import (
+    PART_ITEMS,
+    Form,
+    Part,
+    Row,
+    Shard,
+    features,
+    plan_shards,
+    read_summary,
+    write_part,
+    write_shard,
+)
 
 VERSION = 2
 MANIFEST = "sparseg.json"

@@ -1,0 +1,49 @@
+"""A function over parts of some work, on Ray workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from sparseg import config
+from sparseg.config import Config
+from sparseg.launch.cluster import cpus_each, nodes_there, start_ray
+
+
+def spread(task: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> Iterator[Any]:
+    """task(part) of every part, on `workers` Ray workers at a time -> the results as they come.
+
+    Raises ValueError at once if the cluster cannot hold so many workers; later what a task raised.
+    """
+    import ray
+
+    if not parts:
+        return iter(())
+    gpus = start_ray(config.with_overrides(Config(), {"resources.workers": 1}))
+    each = cpus_each(nodes_there(), workers, gpus, ray.available_resources().get("CPU", 0))
+    remote = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
+    return _results(remote, task, parts, workers, each)
+
+
+def _results(remote: Any, task: Any, parts: Sequence[Any], workers: int, threads: int) -> Iterator[Any]:
+    import ray
+
+    waiting, running = list(reversed(parts)), list[Any]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running.append(remote.remote(task, waiting.pop(), threads))
+            done, running = ray.wait(running)
+            yield ray.get(done[0])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    finally:
+        for left in running:
+            ray.cancel(left, force=True)
+
+
+def _part(task: Callable[[Any], Any], part: Any, threads: int) -> Any:
+    torch.set_num_threads(threads)
+    return task(part)

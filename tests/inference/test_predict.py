@@ -1,0 +1,351 @@
+"""Prediction of files: any size and mode, nothing overwritten or done twice, failures counted."""
+
+import csv
+import functools
+import pickle
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sparseg.data import shards
+from sparseg.inference import predict
+from sparseg.inference.images import read_image
+from sparseg.runs import checkpoint
+
+PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
+
+
+@pytest.fixture
+def stub(monkeypatch, tmp_path_factory):
+    """A network whose class is 0 for dark, 1 for reddish and 2 for greenish pixels."""
+    sizes = []
+
+    weights = tmp_path_factory.mktemp("networks")
+    for name in ("ckpt", "other"):
+        (weights / name).mkdir()
+        (weights / name / "model.safetensors").write_text(name)
+
+    def strips(model, image_B3HW, *, window_px=None):
+        assert model == "network" and image_B3HW.dtype == torch.uint8
+        sizes.append((*image_B3HW.shape[2:], window_px))
+        red, green = image_B3HW[:, 0].float(), image_B3HW[:, 1].float()
+        p = torch.stack([torch.full_like(red, 50.0), red, green], 1).div(100).softmax(1)
+        yield from (p[:, :, :31], p[:, :, 31:66], p[:, :, 66:])
+
+    loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
+    monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
+    monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
+    monkeypatch.setattr(predict, "probability_strips", strips)
+    monkeypatch.delattr(predict, "predict_image")  # which holds a whole scene
+    return sizes
+
+
+def picture(height, width):
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, width // 2 :, 0] = 255
+    image[height // 2 :, : width // 2, 1] = 255
+    return image
+
+
+def expected(height, width):
+    label = np.zeros((height, width), np.uint8)
+    label[:, width // 2 :] = 1
+    label[height // 2 :, : width // 2] = 2
+    return label
+
+
+def test_folder_becomes_palette_pngs_overlays_and_probabilities(tmp_path, stub, capsys):
+    source, out = tmp_path / "in", tmp_path / "deep" / "out"
+    source.mkdir()
+    Image.fromarray(picture(70, 91)).save(source / "one.png")
+    Image.fromarray(picture(128, 64)).save(source / "two.bmp")
+    (source / "notes.txt").write_text("not an image")
+    assert predict.predict_folder("ckpt", source, out, overlay=True, probabilities=True) == 0
+    assert sorted(file.name for file in out.iterdir()) == [
+        "one.npz",
+        "one.png",
+        "one_overlay.jpg",
+        "predictions.csv",
+        "two.npz",
+        "two.png",
+        "two_overlay.jpg",
+    ]
+    mask = Image.open(out / "one.png")
+    assert mask.mode == "P" and np.array_equal(np.asarray(mask), expected(70, 91))
+    assert tuple(mask.convert("RGB").getpixel((80, 5))) == PALETTE[1]
+    stored = np.load(out / "one.npz")
+    assert stored["probabilities"].dtype == np.float16 and stored["probabilities"].shape == (3, 70, 91)
+    assert np.array_equal(stored["probabilities"].argmax(0), expected(70, 91))
+    assert stored["names"].tolist() == ["a", "b", "c"]
+    assert Image.open(out / "two_overlay.jpg").size == (64, 128)
+    assert "2 of 2 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (40, 200), (333, 65)])
+def test_any_size_comes_back_at_its_size(tmp_path, stub, size):
+    Image.fromarray(picture(*size)).save(tmp_path / "image.png")
+    assert predict.predict_folder("ckpt", tmp_path / "image.png", tmp_path / "out") == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "image.png")), expected(*size))
+    assert min(stub[0][:2]) >= predict.SMALLEST_PX
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F"])
+def test_any_mode_is_read_as_rgb(tmp_path, mode):
+    grey = np.tile(np.linspace(0, 255, 70).astype(np.uint8), (70, 1))
+    file = tmp_path / "image.tif"
+    if mode == "I;16":
+        Image.fromarray(grey.astype(np.uint16) * 257).save(file)
+    else:
+        Image.fromarray(grey).convert("RGB" if mode in ("RGBA", "CMYK", "P") else "L").convert(mode).save(
+            file
+        )
+    image = read_image(file)
+    assert image.shape == (70, 70, 3) and image.dtype == np.uint8
+    assert image[:, :20].mean() < 60 and image[:, 50:].mean() > 180  # dark stays dark
+    if mode == "I;16":
+        assert (image == shards.decode_image(file.read_bytes())).all(), "training reads it otherwise"
+    if mode not in ("1", "P", "CMYK"):
+        assert np.abs(image[..., 1].astype(int) - grey).max() <= 1
+
+
+def test_glob_pattern_and_window(tmp_path, stub):
+    for name in ("a1.png", "a2.png", "b.png"):
+        Image.fromarray(picture(80, 80)).save(tmp_path / name)
+    assert predict.predict_folder("ckpt", str(tmp_path / "a*.png"), tmp_path / "out", window_px=72) == 0
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.png")) == ["a1.png", "a2.png"]
+    assert stub == [(80, 80, 72)] * 2
+
+
+def test_a_scene_is_predicted_by_windows_or_not_at_all(tmp_path, stub, capsys, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_PIXELS", 70 * 91 - 1)
+    source, out = tmp_path / "scene.png", tmp_path / "out"
+    Image.fromarray(picture(70, 91)).save(source)
+    assert predict.predict_folder("ckpt", source, out) == 1
+    err = capsys.readouterr().err
+    assert f"{source}: 91 x 70 pixels" in err and "--window" in err
+    assert predict.predict_folder("ckpt", source, out, window_px=64) == 0
+    assert (out / "scene.png").is_file()
+
+
+def test_unreadable_images_are_named_and_counted_and_the_others_written(tmp_path, stub, capsys):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(source / "c.png")
+    data = (source / "c.png").read_bytes()
+    (source / "a.png").write_bytes(data[: len(data) // 2])
+    (source / "b.jpg").write_text("hello")
+    assert predict.predict_folder("ckpt", source, out) == 2
+    assert [file.name for file in out.glob("*.png")] == ["c.png"]
+    err = capsys.readouterr().err
+    assert f"{source / 'a.png'}: unreadable" in err and f"{source / 'b.jpg'}: unreadable" in err
+    assert "1 of 3 images" in err and "2 without a mask" in err
+
+
+def test_nothing_is_overwritten_without_force(tmp_path, stub):
+    Image.fromarray(picture(70, 70)).save(tmp_path / "image.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "image_overlay.jpg").write_text("mine")
+    with pytest.raises(ValueError, match=r"image_overlay.jpg exists already.*--force"):
+        predict.predict_folder("ckpt", tmp_path / "image.png", out, overlay=True)
+    assert [file.name for file in out.iterdir()] == ["image_overlay.jpg"]
+    assert predict.predict_folder("ckpt", tmp_path / "image.png", out) == 0  # without --overlay: no conflict
+    assert predict.predict_folder("ckpt", tmp_path / "image.png", out, overlay=True, force=True) == 0
+    assert Image.open(out / "image_overlay.jpg").size == (70, 70)
+
+
+def test_the_images_themselves_are_never_replaced_even_with_force(tmp_path, stub):
+    Image.fromarray(picture(70, 70)).save(tmp_path / "image.png")
+    before = (tmp_path / "image.png").read_bytes()
+    with pytest.raises(ValueError, match="is one of the images"):
+        predict.predict_folder("ckpt", tmp_path, tmp_path, force=True)
+    assert (tmp_path / "image.png").read_bytes() == before
+
+
+def test_two_images_of_one_stem_are_refused(tmp_path, stub):
+    Image.fromarray(picture(70, 70)).save(tmp_path / "image.png")
+    Image.fromarray(picture(70, 70)).save(tmp_path / "image.bmp")
+    with pytest.raises(ValueError, match="both be written"):
+        predict.predict_folder("ckpt", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_image_and_a_file_as_output_are_refused(tmp_path, stub):
+    (tmp_path / "empty").mkdir()
+    for images in (tmp_path / "empty", tmp_path / "missing", tmp_path / "*.jpg"):
+        with pytest.raises(ValueError, match=r"no (such )?image"):
+            predict.predict_folder("ckpt", images, tmp_path / "out")
+    Image.fromarray(picture(70, 70)).save(tmp_path / "image.png")
+    with pytest.raises(ValueError, match="is a file"):
+        predict.predict_folder("ckpt", tmp_path / "image.png", tmp_path / "image.png")
+
+
+# ---------------------------------------------------------------------------------- the list, and going on
+
+
+def rows_of(folder):
+    with (folder / "predictions.csv").open(newline="", errors="surrogateescape") as file:
+        return {row["mask"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def three(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, share in (("a", 0), ("b", 1), ("c", 2)):
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[: 32 * share, :, 0] = 255
+        Image.fromarray(image).save(source / f"{name}.png")
+    return source
+
+
+def test_the_list_says_how_sure_every_prediction_is(tmp_path, stub, three):
+    assert predict.predict_folder("ckpt", three, tmp_path / "out") == 0
+    rows = rows_of(tmp_path / "out")
+    assert list(rows) == ["a.png", "b.png", "c.png"]
+    # logits 0.5, 2.55 or 0, 0: the largest probability is that of red, or of the dark class
+    red, dark = torch.tensor([0.5, 2.55, 0.0]).softmax(0).max(), torch.tensor([0.5, 0, 0]).softmax(0).max()
+    assert float(rows["c.png"]["confidence"]) == pytest.approx(float(red), abs=1e-4)
+    assert float(rows["b.png"]["confidence"]) == pytest.approx(float(red + dark) / 2, abs=1e-4)
+    assert [row["unsure"] for row in rows.values()] == ["1.0000", "0.5000", "0.0000"]
+    assert rows["a.png"]["image"] == str(three / "a.png")
+
+
+def test_the_same_command_does_only_what_is_missing(tmp_path, stub, three, capsys):
+    out = tmp_path / "out"
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
+    whole = (out / "predictions.csv").read_bytes()
+    (out / "b_overlay.jpg").unlink()
+    stub.clear()
+    before = (out / "a.png").stat().st_mtime_ns
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
+    assert len(stub) == 1 and (out / "a.png").stat().st_mtime_ns == before
+    assert "2 of 3 images are there already" in capsys.readouterr().err
+    assert (out / "predictions.csv").read_bytes() == whole
+    stub.clear()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0 and not stub
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("killed_after", ["the overlay of b", "the mask of b", "half a row"])
+def test_a_killed_command_goes_on_without_force(tmp_path, stub, three, monkeypatch, killed_after, force):
+    out = tmp_path / "out"
+    if force:
+        predict.predict_folder("other", three, out, overlay=True)
+    write = predict.write_whole
+
+    def killed(path, data):
+        if path.name == "b.png" and killed_after == "the overlay of b":
+            raise KeyboardInterrupt
+        write(path, data)
+        if path.name == "b.png" and killed_after == "the mask of b":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_whole", killed)
+        if killed_after == "half a row":
+            predict.predict_folder("ckpt", three, out, overlay=True, force=force)
+            text = (out / "predictions.csv").read_bytes()
+            (out / "predictions.csv").write_bytes(text[: text.rindex(b"c.png") + 8])
+            (out / "c.png").unlink(), (out / "c_overlay.jpg").unlink()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                predict.predict_folder("ckpt", three, out, overlay=True, force=force)
+    stub.clear()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0
+    assert len(stub) == (1 if killed_after == "half a row" else 2)
+    rows = rows_of(out)
+    assert sorted(rows) == ["a.png", "b.png", "c.png"] and all(row["confidence"] for row in rows.values())
+
+
+def test_what_is_refused_leaves_the_list_alone(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out)
+    before = (out / "predictions.csv").read_bytes()
+
+    def too_few(task, parts):
+        raise ValueError("the cluster has CPU 2")
+
+    with pytest.raises(ValueError, match="has CPU 2"):
+        predict.predict_folder("ckpt", three, out, force=True, spread=too_few)
+    assert (out / "predictions.csv").read_bytes() == before
+    (out / "predictions.csv").write_text("id,label\n1,2\n")
+    with pytest.raises(ValueError, match=r"predictions.csv: its columns are \['id', 'label'\]"):
+        predict.predict_folder("ckpt", three, out, force=True)
+    assert (out / "predictions.csv").read_text() == "id,label\n1,2\n"
+
+
+def test_a_mask_that_another_network_has_replaced_or_of_an_older_image_is_not_taken(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out)
+    predict.predict_folder("other", three / "b.png", out, force=True)
+    with pytest.raises(ValueError, match=r"b.png exists already"):
+        predict.predict_folder("ckpt", three, out)
+    predict.predict_folder("ckpt", three, out, force=True)
+    assert len(rows_of(out)) == 3
+    Image.fromarray(picture(64, 64)).save(three / "c.png")
+    with pytest.raises(ValueError, match=r"c.png exists already"):
+        predict.predict_folder("ckpt", three, out)
+
+
+@pytest.mark.parametrize("name", ["a,b.png", 'q"uote.png', "new\nline.png", "ümlaut.png", "latin\udce9.png"])
+def test_any_file_name(tmp_path, stub, name):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(picture(64, 64)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(source / name)
+    assert predict.predict_folder("ckpt", source, tmp_path / "out") == 0
+    stub.clear()
+    assert predict.predict_folder("ckpt", source, tmp_path / "out") == 0 and not stub
+
+
+@pytest.mark.parametrize(("checkpoint_", "views"), [("other", {}), ("ckpt", {"window_px": 32})])
+def test_another_network_or_other_settings_are_no_continuation(tmp_path, stub, three, checkpoint_, views):
+    predict.predict_folder("ckpt", three, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"a.png exists already.*--force"):
+        predict.predict_folder(checkpoint_, three, tmp_path / "out", **views)
+    stub.clear()
+    assert predict.predict_folder(checkpoint_, three, tmp_path / "out", force=True, **views) == 0
+    assert len(stub) == 3 and len(rows_of(tmp_path / "out")) == 3
+
+
+def test_more_kinds_of_files_are_added_and_foreign_ones_kept(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out, probabilities=True)
+    stub.clear()
+    predict.predict_folder("ckpt", three, out)
+    assert not stub, "masks that are there need nothing new"
+    (out / "b_overlay.jpg").write_text("mine")
+    with pytest.raises(ValueError, match=r"b_overlay.jpg exists already"):
+        predict.predict_folder("ckpt", three, out, overlay=True)
+    (out / "b_overlay.jpg").unlink()
+    assert predict.predict_folder("ckpt", three, out, overlay=True) == 0 and len(stub) == 3
+    assert {row["also"] for row in rows_of(out).values()} == {".npz _overlay.jpg"}
+    stub.clear()
+    predict.predict_folder("ckpt", three, out, overlay=True, probabilities=True)
+    assert not stub
+
+
+def test_rows_of_other_images_stay(tmp_path, stub, three):
+    predict.predict_folder("ckpt", three / "a.png", tmp_path / "out")
+    predict.predict_folder("ckpt", three / "c.png", tmp_path / "out")
+    assert list(rows_of(tmp_path / "out")) == ["a.png", "c.png"]
+
+
+def test_parts_by_workers_give_the_same_files_and_rows(tmp_path, stub, three):
+    (three / "d.png").write_text("no image")
+
+    def spread(task, parts):
+        task = pickle.loads(pickle.dumps(task))  # as to another process
+        return [task(part) for part in reversed(parts)]
+
+    assert predict.predict_folder("ckpt", three, tmp_path / "one") == 1
+    assert predict.predict_folder("ckpt", three, tmp_path / "many", spread=functools.partial(spread)) == 1
+    one, many = rows_of(tmp_path / "one"), rows_of(tmp_path / "many")
+    assert one == many and len(one) == 3
+    for name in one:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()

@@ -1,0 +1,145 @@
+"""Runs on a real local Ray, each in a process of its own, the way a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+import tiny
+from driving import Driver, logged, processes, s3_server, wait_until
+
+from sparseg import config
+from sparseg.common import object_store
+from sparseg.runs import checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def test_two_ray_workers_do_the_arithmetic_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temp = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # sockets need a short path
+    monkeypatch.setenv("TMPDIR", str(temp))
+    tiny.dataset(tmp_path)
+    alone = tiny.config(tmp_path, {"run.name": "alone", "optim.learning_rate": 1e-3})
+    two = config.with_overrides(alone, {"run.name": "two", "resources.workers": 2})
+    for settings in (alone, two):
+        driver = Driver(settings, tmp_path)
+        assert driver.code() == 0, driver.output
+        nothing_left(settings)
+    left = [
+        path.name for path in temp.iterdir() if not path.name.startswith("torchinductor_")
+    ]  # torch's cache
+    assert not left
+    shutil.rmtree(temp)
+    assert json.loads((two.folder / "environment.json").read_text())["workers"] == 2
+    first, second = logged(alone), logged(two)
+    assert len(first) == len(second) == 6
+    for one, other in zip(first, second, strict=True):
+        for term in ("seg", "mix", "label", "sep", "absent", "total"):
+            assert other[term] == pytest.approx(one[term], rel=1e-4, abs=1e-6), (one["step"], term)
+    assert logged(alone, "val")[-1]["iou"].keys() == logged(two, "val")[-1]["iou"].keys()
+
+
+def nothing_left(settings: config.Config) -> None:
+    """No process of the run is alive, no temporary file lies in its folder."""
+    assert wait_until(lambda: not processes(), 20), processes()
+    hidden = {path.name for path in settings.folder.rglob(".*")}
+    assert hidden <= {".owner"}, hidden
+
+
+def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(tmp_path: Path) -> None:
+    tiny.dataset(tmp_path)
+    settings = tiny.config(
+        tmp_path,
+        {"resources.workers": 1, "optim.max_steps": 4000, "optim.epochs": 4000, "run.checkpoint_every": 5},
+    )
+    driver = Driver(settings, tmp_path)
+    worker = int(driver.says("step 7/").split("(RayTrainWorker pid=")[1].split(")")[0].split(",")[0])
+    os.kill(worker, signal.SIGKILL)
+    resumed = int(driver.says("going on after step ").split("going on after step ")[1].split()[0])
+    assert resumed >= 5  # the last save, not the start
+    driver.says("| ETA")
+    driver.interrupt()
+    assert driver.code() == 130, driver.output
+    assert "the same command goes on from there" in driver.output
+    nothing_left(settings)
+    newest = checkpoint.all_of(settings.folder)[-1]
+    steps = [line["step"] for line in logged(settings)]
+    assert steps == list(range(1, int(newest.name.split("_")[1]) + 1))  # no gap, no repeat
+
+
+def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two Ray workers, a real S3 server on loopback; what the first half left on this node is deleted."""
+    with s3_server() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        store, _ = object_store.filesystem("s3://bucket-of-runs/runs")
+        store.mkdir("bucket-of-runs")
+        tiny.dataset(tmp_path)
+        settings = tiny.config(
+            tmp_path,
+            {
+                "run.storage": "s3://bucket-of-runs/runs",
+                "run.mirror": str(tmp_path / "mirror"),
+                "run.checkpoint_every": 5,
+                "resources.workers": 2,
+                "optim.max_steps": 4000,
+                "optim.epochs": 4000,
+            },
+        )
+        driver = Driver(settings, tmp_path)
+        driver.says("step 7/")
+        driver.interrupt()
+        assert driver.code() == 130, driver.output
+        steps = [line["step"] for line in logged(settings)]
+        assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 7
+        shutil.rmtree(tmp_path / "mirror")
+        driver = Driver(settings, tmp_path)
+        driver.says(f"going on after step {len(steps)} ")
+        driver.says("| ETA")
+        driver.interrupt()
+        assert driver.code() == 130, driver.output
+        assert len(logged(settings)) > len(steps)
+
+
+def test_a_run_that_fails_says_why_once_and_leaves_nothing(tmp_path: Path) -> None:
+    tiny.dataset(tmp_path)
+    settings = tiny.config(tmp_path, {"resources.workers": 1, "optim.learning_rate": 1e30})
+    driver = Driver(settings, tmp_path)
+    assert driver.code() == 1, driver.output
+    errors = [line for line in driver.lines if line.startswith("error: ")]
+    assert len(errors) == 1 and "not finite at step" in errors[0]
+    nothing_left(settings)
+
+
+def test_a_dead_head_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray start --head` leaves its address behind when it is killed."""
+    temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets need a short path
+    monkeypatch.setenv("RAY_TMPDIR", temp)
+    (Path(temp) / "ray").mkdir()
+    (Path(temp) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    tiny.dataset(tmp_path)
+    driver = Driver(tiny.config(tmp_path, {"resources.workers": 1}), tmp_path)
+    driver.says("no Ray answers at 127.0.0.1:1")
+    assert driver.code() == 0, driver.output
+    assert not (Path(temp) / "ray" / "ray_current_cluster").exists()
+    shutil.rmtree(temp, ignore_errors=True)
+
+
+def test_more_workers_than_the_cluster_has_is_one_line_and_code_2(tmp_path: Path) -> None:
+    tiny.dataset(tmp_path)
+    settings = tiny.config(tmp_path, {"resources.workers": 4, "resources.cpus_per_worker": 1000})
+    driver = Driver(settings, tmp_path)
+    assert driver.code() == 2, driver.output
+    error = [line for line in driver.lines if line.startswith("error: ")]
+    assert len(error) == 1 and "workers=4 of 1000 CPU" in error[0] and "room for 0 " in error[0]
+    assert not settings.folder.exists()
+    nothing_left(settings)
