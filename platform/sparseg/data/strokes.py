@@ -1,6 +1,7 @@
 """Strokes: points, lines, polygons and masks with a class, and how they become a label map.
 
-A box is a polygon, and a tag of a whole image a stroke without positions; importers/tags_and_boxes.py makes labels of these.
+A box is a polygon, and a tag of a whole image a stroke without positions: importers/tags_and_boxes.py makes
+labels of these.
 
 One rule of position: pixel (row, column) covers [row, row + 1) x [column, column + 1), so a position belongs
 to the pixel of its floor, and the centre of a pixel is at + 0.5.

@@ -24,7 +24,7 @@ from PIL import Image
 from sparseg import cli, train
 from sparseg.common.tiling import tile_starts
 from sparseg.config import IGNORED, UNLABELLED, DataConfig
-from sparseg.config.sections import MOST_TILE_PX
+from sparseg.config.data import MOST_TILE_PX
 from sparseg.data import importers, shards, sparsify
 from sparseg.data.importers import build, layouts, tiles
 from sparseg.data.importers.source import Settings, fingerprint
