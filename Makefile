@@ -1,5 +1,6 @@
 # make demo   virtual environment, installation, python trainers/demo.py
-# make test   the same with the development tools, then pytest      make test ARGS="-m 'not slow'"
+# make test   the same with the development tools, then pytest in JOBS processes (default: a core each, 4 at
+#             most)                                                make test ARGS="-m 'not slow'" JOBS=1
 # make lint   ruff, mypy, codespell: exactly what CI runs
 # make bench  every tests/benchmarks/bench_*.py, one after the other
 #
@@ -11,6 +12,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 ARGS ?=
+JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4))' 2>/dev/null || echo 1)
 
 # Nothing here reports home or asks a hub; weights come from files or from a cache.
 export RAY_USAGE_STATS_ENABLED := 0
@@ -26,7 +28,7 @@ demo: $(VENV)/.installed-run
 	$(PY) trainers/demo.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
