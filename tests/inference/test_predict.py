@@ -236,7 +236,7 @@ def test_a_killed_command_goes_on_without_force(tmp_path, stub, three, monkeypat
     out = tmp_path / "out"
     if force:
         predict.predict_folder("other", three, out, overlay=True)
-    write = predict.write_whole
+    write = predict.write_atomically
 
     def killed(path, data):
         if path.name == "b.png" and killed_after == "the overlay of b":
@@ -246,7 +246,7 @@ def test_a_killed_command_goes_on_without_force(tmp_path, stub, three, monkeypat
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "write_whole", killed)
+        patch.setattr(predict, "write_atomically", killed)
         if killed_after == "half a row":
             predict.predict_folder("ckpt", three, out, overlay=True, force=force)
             text = (out / "predictions.csv").read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sparseg.common.process import one_line
 from sparseg.data import shards
 from sparseg.data.drawing import Array
 
@@ -48,4 +49,4 @@ def read_image(file: Path) -> Array:
                 return np.repeat(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: unreadable or truncated image ({error})".replace("\n", " ")) from error
+        raise ValueError(f"{file}: unreadable or truncated image ({one_line(error)})") from error

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sparseg.common.process import one_line
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data import shards
 from sparseg.data.importers.files import some
@@ -39,7 +40,7 @@ def read_raw(file: Path) -> np.ndarray:
             image = Image.open(io.BytesIO(file.read_bytes()))
             image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{file}: unreadable or truncated label ({error})".replace("\n", " ")) from error
+        raise BadFileError(f"{file}: unreadable or truncated label ({one_line(error)})") from error
     if image.mode not in ("P", "L", "1", "I", "I;16"):
         raise ValueError(
             f"{file}: a label must hold class ids in one channel, this PNG is {image.mode}; convert its "

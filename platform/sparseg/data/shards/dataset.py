@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseg.common import object_store
+from sparseg.common.files import cache_folder
+from sparseg.common.process import one_line
 from sparseg.data.shards import cache as remote
 from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
@@ -112,10 +114,10 @@ def open(
 ) -> ShardedDataset:
     """Open a dataset, memory-mapped, after checking the shards' sizes against its manifest.
 
-    path: a folder, or a URL whose shards are copied to `cache` first (default ~/.cache/sparseg; checksums are
-    checked then).  verify: check the checksums of all shards, of those unchanged since the last time from a
-    note in the cache.  only: of these splits open only the shards of these numbers (needs a manifest of
-    version 2).  Raises ValueError naming what is missing, truncated, altered or of the wrong kind.
+    path: a folder, or a URL whose shards are copied to `cache` first (default: the user's, see cache_folder;
+    checksums are checked then).  verify: check the checksums of all shards, of those unchanged since the last
+    time from a note in the cache.  only: of these splits open only the shards of these numbers (needs a
+    manifest of version 2).  Raises ValueError naming what is missing, truncated, altered or of another kind.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -139,7 +141,7 @@ def open(
         check_sizes(folder, manifest, flat)
     if verify:
         key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20]
-        wrong = altered(folder, manifest, flat, remote.cache_folder(cache) / "verified" / f"{key}.json")
+        wrong = altered(folder, manifest, flat, cache_folder(cache) / "verified" / f"{key}.json")
         if wrong and object_store.is_url(path):
             for name in wrong:  # the copy was damaged, not the original
                 (folder / name).unlink()
@@ -197,7 +199,7 @@ def _load_plain(folder: Path) -> dict[str, datasets.Dataset]:
 
 
 def _does_not_open(path: Path, error: Exception) -> str:
-    return f"{path} does not open as a dataset ({type(error).__name__}: {error})".replace("\n", " ")
+    return f"{path} does not open as a dataset ({type(error).__name__}: {one_line(error)})"
 
 
 def _checked(

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES
 
+from sparseg.common.process import one_line
 from sparseg.config import MAX_CLASSES, UNLABELLED
 
 UNLABELLED_COLOUR, IGNORED_COLOUR = (40, 40, 40), (224, 224, 192)
@@ -166,8 +167,7 @@ def _load(data: bytes, what: str, formats: tuple[str, ...], max_pixels: int) -> 
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(_too_large(what, "more", max_pixels)) from error
     except Exception as error:  # damaged bytes make Pillow's readers raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"unreadable or truncated {what} ({reason})") from error
+        raise ValueError(f"unreadable or truncated {what} ({one_line(error)})") from error
     if too_large:
         raise ValueError(_too_large(what, f"{width}x{height}", max_pixels))
     return image

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sparseg.common.files import checksum
+from sparseg.common.files import checksum, write_atomically
 from sparseg.data.shards.images import Colour
 
 READABLE = (1, 2)
@@ -133,7 +131,4 @@ def _read_memo(memo: Path) -> dict[str, Any]:
 
 def _write_memo(memo: Path, facts: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # where nothing can be written the next call computes them again
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memo.with_name(f".{memo.name}.{uuid.uuid4().hex[:8]}")
-        temporary.write_text(json.dumps(facts))
-        os.replace(temporary, memo)
+        write_atomically(memo, json.dumps(facts))
