@@ -14,6 +14,7 @@ from sparseg.common.process import one_line
 from sparseg.data.shards import cache as remote
 from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
+from sparseg.data.shards.orientation import TIFF_STARTS, with_orientation_1
 from sparseg.data.shards.writing.writer import MANIFEST
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _checked(
         for column in ("image", "label", "mask"):
             if column in data.features:
                 data = data.cast_column(column, datasets.Image(decode=False))
-        splits[split] = data
+        splits[split] = data if manifest is None or manifest.upright else data.with_transform(_as_stored)
         counts = manifest.rows(split) if manifest else None
         rows[split] = len(data) if counts is None else sum(counts)
         parts = {split: range(rows[split])} | parts
@@ -234,6 +235,14 @@ def _checked(
     palette = manifest.palette if manifest else default_palette(len(names))
     report = manifest.report if manifest else {}
     return ShardedDataset(folder, names, palette, splits, rows, parts, report, copied_bytes)
+
+
+def _as_stored(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows of a dataset from before images were taken upright: their labels belong to the stored pixels."""
+    for image in rows.get("image", ()):
+        if image["bytes"][:4] not in TIFF_STARTS:  # these were turned then, too
+            image["bytes"] = with_orientation_1(image["bytes"])
+    return rows
 
 
 def _check_columns(path: Path, split: str, columns: dict[str, Any]) -> list[str]:

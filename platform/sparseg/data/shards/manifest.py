@@ -15,6 +15,8 @@ from sparseg.data.shards.images import Colour
 
 READABLE = (1, 2)
 """Versions of sparseg.json.  1: shards = {name: bytes}; 2: {name: {bytes, rows, xxh3}}."""
+UPRIGHT = "upright"
+"""The "orientation" in sparseg.json: images are taken as a viewer shows them."""
 SHARD_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*\.arrow")  # nothing that leaves the folder
 ANNOUNCED_BYTES = 2 * 10**9  # checksums of more take long enough to be announced
 
@@ -37,6 +39,9 @@ class Manifest:
     palette: list[Colour]
     report: dict[str, Any]
     shards: dict[str, Shard]
+    upright: bool
+    """Whether labels belong to the images as their EXIF orientation turns them; else to the stored pixels, as
+    in every dataset whose manifest does not say."""
 
     def splits(self) -> dict[str, list[str]]:
         """Names of the shards of every split."""
@@ -77,7 +82,7 @@ def parse(text: str, file: str, remedy: str) -> Manifest:
     if wrong or not shards or not names:
         found = f"shard name {wrong[0]!r}" if wrong else "no shards or no classes"
         raise ValueError(f"{file} is damaged ({found}); {remedy}")
-    return Manifest(text, names, palette, report, shards)
+    return Manifest(text, names, palette, report, shards, values.get("orientation") == UPRIGHT)
 
 
 def _shard(facts: Any) -> Shard:
