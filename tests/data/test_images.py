@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,12 +113,90 @@ def test_the_content_decides_what_a_file_is() -> None:
             shards.decode_label(text)
 
 
-def test_an_exif_rotation_is_not_applied() -> None:
+def test_sixteen_bits_that_hold_fewer_are_refused_where_a_file_is_met_first() -> None:
+    """The same fixed scale in training and prediction: a dataset's row is read, a new file is refused."""
+    for top, white in ((0, 255), (176, 255), (900, 1023), (2816, 4095), (4095, 4095)):
+        values = np.linspace(0, top, 240).astype(np.uint16).reshape(12, 20)
+        for kind in ("PNG", "TIFF", "JPEG2000"):
+            data = encoded(Image.fromarray(values), kind)
+            with pytest.raises(
+                ValueError, match=rf"end at {top} of 65535 .*-scale 0 {white} 0 255"
+            ) as caught:
+                shards.decode_image(data, is_new=True)
+            assert "\n" not in str(caught.value)
+            np.testing.assert_array_equal(shards.decode_image(data)[..., 1], np.round(values / 257))
+    values[0, 0] = 4096
+    shards.decode_image(encoded(Image.fromarray(values)), is_new=True)
+
+
+def wide_rgb_png(values_HW3: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow does not write."""
+    height, width, _ = values_HW3.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HW3)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+    ]
+    packed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in [*chunks, (b"IEND", b"")]
+    ]
+    return images.PNG_SIGNATURE + b"".join(packed)
+
+
+def test_sixteen_bit_colour_keeps_its_high_byte() -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (7, 9, 3)).astype(np.uint16)
+    data = wide_rgb_png(values)
+    np.testing.assert_array_equal(shards.decode_image(data, is_new=True), values >> 8)
+    np.testing.assert_array_equal(shards.decode_window(data, (1, 2, 5, 6)), (values >> 8)[2:6, 1:5])
+    with pytest.raises(ValueError, match=r"end at 4095 .*-scale 0 4095 0 255"):
+        shards.decode_image(wide_rgb_png(values >> 4), is_new=True)
+
+
+def test_a_pgm_is_scaled_by_the_largest_value_it_declares() -> None:
+    for largest in (4095, 65535):
+        values = np.linspace(0, largest, 60).astype(">u2").reshape(6, 10)
+        data = b"P5\n10 6\n%d\n" % largest + values.tobytes()
+        found = shards.decode_image(data, is_new=True)
+        assert np.abs(found[..., 0] - values.astype(float) * 255 / largest).max() <= 0.51
+        np.testing.assert_array_equal(shards.decode_window(data, (2, 1, 7, 4)), found[1:4, 2:7])
+
+
+def test_a_sixteen_bit_tiff_whose_zero_is_white_is_shown_so() -> None:
+    values = np.linspace(0, 65535, 60).astype(np.uint16).reshape(6, 10)
+    data = encoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
+    np.testing.assert_array_equal(shards.decode_image(data)[..., 0], np.round((65535 - values) / 257))
+    np.testing.assert_array_equal(
+        shards.decode_window(data, (2, 1, 7, 4)), shards.decode_image(data)[1:4, 2:7]
+    )
+
+
+def test_of_several_frames_the_first_is_taken() -> None:
+    frames = [Image.fromarray(np.full((5, 6), value, np.uint8)) for value in (40, 200)]
+    for kind in ("GIF", "PNG", "TIFF", "WEBP"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert (shards.decode_image(data) == 40).all()
+        assert shards.traits_of(data) == ["frames"]
+
+
+def test_what_an_import_tells_of_an_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encoded(Image.fromarray(picture(20, 30)), "JPEG", exif=exif)
-    assert shards.decode_image(data).shape == (20, 30, 3)
-    assert shards.decode_window(data, (0, 0, 30, 20)).shape == (20, 30, 3)
+    rgb = picture(20, 30)
+    assert shards.traits_of(encoded(Image.fromarray(rgb), "JPEG", exif=exif)) == ["turned"]
+    assert shards.traits_of(encoded(Image.fromarray(rgb), "TIFF", exif=exif)) == ["turned"]
+    assert shards.traits_of(encoded(Image.fromarray(GREY.astype(np.uint16)))) == ["wide"]
+    assert shards.traits_of(wide_rgb_png(rgb.astype(np.uint16))) == ["wide"]
+    assert shards.traits_of(encoded(Image.fromarray(rgb), "JPEG")) == []
+    assert shards.traits_of(shards.encode_fast(rgb)) == []
+    assert list(shards.TRAITS) == ["turned", "wide", "frames"]
+
+
+def test_every_suffix_of_an_image_is_of_a_format_that_is_read() -> None:
+    Image.init()
+    formats = {Image.EXTENSION[suffix] for suffix in shards.IMAGE_SUFFIXES}
+    assert formats <= set(images.IMAGE_FORMATS)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -262,12 +341,112 @@ def test_a_box_or_shape_that_is_not_the_images_is_refused() -> None:
             shards.decode_window(data, (0, 0, 5, 5), (140, 150))
 
 
+# ------------------------------------------------------------------------------------- label files of others
+
+
+def packed_rows(values_HW: np.ndarray, bits: int) -> np.ndarray:
+    """Several values of 1, 2, 4 or 8 bits in a byte; every row begins a new one."""
+    height, width = values_HW.shape
+    per_byte = 8 // bits
+    padded = np.pad(values_HW, ((0, 0), (0, -width % per_byte))).reshape(height, -1, per_byte)
+    return (padded << np.arange(8 - bits, -1, -bits)).sum(2).astype(np.uint8)
+
+
+def grey_png(values_HW: np.ndarray, bits: int) -> bytes:
+    """A grey PNG of 1, 2 or 4 bits a pixel."""
+    height, width = values_HW.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in packed_rows(values_HW, bits))
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return images.PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+def grey_tiff(values_HW: np.ndarray, bits: int, *, zero_is_white: bool = False) -> bytes:
+    """The values as they are, packed, in an uncompressed TIFF that may call 0 white."""
+    empty = tiff(*values_HW.shape, 1, bits)
+    if zero_is_white:
+        empty = empty.replace(struct.pack("<HHII", 262, 4, 1, 1), struct.pack("<HHII", 262, 4, 1, 0))
+    packed = packed_rows(values_HW, bits).tobytes()
+    strip = struct.pack("<HHII", 279, 4, 1, values_HW.size * bits // 8)
+    return empty[: 8 + 2 + 12 * 8 + 4].replace(strip, strip[:8] + struct.pack("<I", len(packed))) + packed
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bit_grey_labels_keep_their_true_values(bits: int) -> None:
+    label = np.arange(63, dtype=np.uint8).reshape(7, 9) % 2**bits
+    np.testing.assert_array_equal(shards.decode_label_file(grey_png(label, bits)), label)
+    for white in (False, True):
+        found = shards.decode_label_file(grey_tiff(label, bits, zero_is_white=white))
+        np.testing.assert_array_equal(found, label)
+
+
+def test_label_files_of_any_writer_keep_their_ids() -> None:
+    ids = np.array([[0, 1, 2], [7, UNLABELLED, IGNORED]], np.uint8)
+    equal = np.stack([ids] * 3, 2)
+    opaque = np.concatenate([equal, np.full((2, 3, 1), 255, np.uint8)], 2)
+    saved = {
+        "palette": shards.encode_label(ids),
+        "grey": encoded(Image.fromarray(ids)),
+        "grey tiff": encoded(Image.fromarray(ids), "TIFF", compression="tiff_lzw"),
+        "tiff whose 0 is white": grey_tiff(ids, 8, zero_is_white=True),
+        "16 bits": encoded(Image.fromarray(ids.astype(np.uint16))),
+        "16-bit tiff": encoded(Image.fromarray(ids.astype(np.uint16)), "TIFF"),
+        "32-bit tiff": encoded(Image.fromarray(ids.astype(np.int32)), "TIFF"),
+        "float tiff": encoded(Image.fromarray(ids.astype(np.float32)), "TIFF"),
+        "equal channels": encoded(Image.fromarray(equal)),
+        "equal channels, tiff": encoded(Image.fromarray(equal), "TIFF"),
+        "equal channels, opaque": encoded(Image.fromarray(opaque)),
+        "grey, opaque": encoded(Image.fromarray(ids).convert("LA")),
+        "bmp": encoded(Image.fromarray(ids), "BMP"),
+    }
+    for name, data in saved.items():
+        found = shards.decode_label_file(data)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, ids, err_msg=name)
+
+
+def test_what_is_no_map_of_ids_is_refused() -> None:
+    ids = np.array([[0, 1, 2], [7, 3, 4]])
+    see_through = Image.fromarray(ids.astype(np.uint8)).convert("LA")
+    see_through.putpixel((0, 0), (1, 0))
+    refused = {
+        "one channel, this one is RGB with channels that differ": encoded(Image.fromarray(picture(4, 5))),
+        "one channel, this one is LA": encoded(see_through),
+        r"label values -7\.*0*\.\.0": encoded(Image.fromarray(-ids.astype(np.int32)), "TIFF"),
+        "label values 0..700 ": encoded(Image.fromarray(100 * ids.astype(np.uint16))),
+        "label values 0.0..3.5 are no whole": encoded(Image.fromarray(ids.astype(np.float32) / 2), "TIFF"),
+        "label values 0.0..nan|label values nan": encoded(
+            Image.fromarray(np.where(ids, np.nan, 0).astype(np.float32)), "TIFF"
+        ),
+        "one channel, this one is CMYK": encoded(Image.new("CMYK", (3, 4)), "TIFF"),
+    }
+    for message, data in refused.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            shards.decode_label_file(data)
+        assert not isinstance(caught.value, shards.UnreadableError)
+    for data in (
+        b"",
+        encoded(Image.fromarray(picture(4, 5)), "JPEG"),
+        encoded(Image.fromarray(picture(40, 50)).convert("L"))[:900],
+    ):
+        with pytest.raises(shards.UnreadableError, match="unreadable or truncated label"):
+            shards.decode_label_file(data)
+
+
 # --------------------------------------------------------------------------------------------------- hostile
 
 
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
 SEEDS = [make(picture(40, 140)) for make in KINDS.values()]
 SEEDS += [shards.encode_label(GREY), tiff(4, 4, 1, 16), encoded(Image.fromarray(GREY), "GIF")]
 SEEDS += [
+    *(
+        encoded(Image.fromarray(picture(20, 30)), kind, exif=TURNED)
+        for kind in ("JPEG", "PNG", "WEBP", "TIFF")
+    ),
     encoded(Image.fromarray(GREY), "JPEG2000"),
     encoded(Image.fromarray(GREY), "BMP"),
     b"P6\n3 2\n255\n",
@@ -304,7 +483,9 @@ def test_hostile_bytes_raise_value_error_only(data: bytes, corner: int) -> None:
     for decode in (
         shards.decode_image,
         shards.decode_label,
+        shards.decode_label_file,
         lambda data: shards.decode_window(data, (0, 0, corner, corner)),
+        lambda data: shards.decode_image(shards.with_orientation_1(data)),
     ):
         try:
             found = decode(data)

@@ -93,23 +93,50 @@ def test_any_size_comes_back_at_its_size(tmp_path, stub, size):
     assert min(stub[0][:2]) >= predict.SMALLEST_PX
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F"])
-def test_any_mode_is_read_as_rgb(tmp_path, mode):
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
+def test_any_mode_is_read_as_in_training(tmp_path, mode):
     grey = np.tile(np.linspace(0, 255, 70).astype(np.uint8), (70, 1))
     file = tmp_path / "image.tif"
-    if mode == "I;16":
-        Image.fromarray(grey.astype(np.uint16) * 257).save(file)
+    wide = grey.astype(np.uint16) * 257 if mode == "I;16" else None
+    image = Image.fromarray(grey if wide is None else wide)
+    (image if mode == "I;16" else image.convert("RGB" if mode == "P" else "L").convert(mode)).save(file)
+    found = read_image(file)
+    assert found.shape == (70, 70, 3) and found.dtype == np.uint8
+    assert found[:, :20].mean() < 60 and found[:, 50:].mean() > 180  # dark stays dark
+    assert (found == shards.decode_image(file.read_bytes())).all(), "training reads it otherwise"
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "I", "F", "see-through", "8 bits in 16"])
+def test_what_an_import_refuses_is_not_predicted(tmp_path, mode):
+    grey = Image.fromarray(np.tile(np.linspace(0, 255, 70).astype(np.uint8), (70, 1)))
+    if mode == "see-through":
+        image = grey.convert("RGBA")
+        image.putpixel((3, 3), (1, 2, 3, 0))
+    elif mode == "8 bits in 16":
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16))
     else:
-        Image.fromarray(grey).convert("RGB" if mode in ("RGBA", "CMYK", "P") else "L").convert(mode).save(
-            file
-        )
-    image = read_image(file)
-    assert image.shape == (70, 70, 3) and image.dtype == np.uint8
-    assert image[:, :20].mean() < 60 and image[:, 50:].mean() > 180  # dark stays dark
-    if mode == "I;16":
-        assert (image == shards.decode_image(file.read_bytes())).all(), "training reads it otherwise"
-    if mode not in ("1", "P", "CMYK"):
-        assert np.abs(image[..., 1].astype(int) - grey).max() <= 1
+        image = grey.convert(mode)
+    file = tmp_path / "image.tif"
+    image.save(file)
+    with pytest.raises(
+        ValueError, match=r"image\.tif: image of .*(convert it to|gdal_translate)"
+    ) as predicted:
+        read_image(file)
+    with pytest.raises(ValueError) as imported:
+        shards.decode_image(file.read_bytes(), is_new=True)
+    assert str(predicted.value) == f"{file}: {imported.value}"
+
+
+def test_a_turned_photograph_is_predicted_as_a_viewer_shows_it(tmp_path, stub):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(91, 70)).transpose(Image.Transpose.ROTATE_90).save(
+        tmp_path / "photo.png", exif=exif
+    )
+    assert predict.predict_folder("ckpt", tmp_path / "photo.png", tmp_path / "out", overlay=True) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "photo.png")), expected(91, 70))
+    overlay = Image.open(tmp_path / "out" / "photo_overlay.jpg")
+    assert overlay.size == (70, 91) and 0x0112 not in overlay.getexif()
 
 
 def test_glob_pattern_and_window(tmp_path, stub):
@@ -236,7 +263,7 @@ def test_a_killed_command_goes_on_without_force(tmp_path, stub, three, monkeypat
     out = tmp_path / "out"
     if force:
         predict.predict_folder("other", three, out, overlay=True)
-    write = predict.write_whole
+    write = predict.write_atomically
 
     def killed(path, data):
         if path.name == "b.png" and killed_after == "the overlay of b":
@@ -246,7 +273,7 @@ def test_a_killed_command_goes_on_without_force(tmp_path, stub, three, monkeypat
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "write_whole", killed)
+        patch.setattr(predict, "write_atomically", killed)
         if killed_after == "half a row":
             predict.predict_folder("ckpt", three, out, overlay=True, force=force)
             text = (out / "predictions.csv").read_bytes()

@@ -18,7 +18,6 @@ import tiny
 import torch
 
 from sparseg import train
-from sparseg.common import files
 from sparseg.config import Config, with_overrides
 from sparseg.network import segmenter as networks
 from sparseg.runs import checkpoint
@@ -149,19 +148,6 @@ def test_a_kill_while_saving_leaves_no_half_checkpoint(tmp_path: Path, where: st
     assert steps == [1, 2, 3, 4, 5, 6, 6]  # six of training, one of validation
     assert list(config.folder.glob(".partial-*")) == []
     assert checkpoint.load_model(config.folder).metadata["step"] == "6"
-
-
-def test_write_text_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "best"
-    files.write_text(path, "old")
-
-    def fails(*_: Any) -> None:
-        raise OSError("disk")
-
-    monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(OSError, match="disk"):
-        files.write_text(path, "new")
-    assert path.read_text() == "old"
 
 
 # ------------------------------------------------------------------------------------------------------ prune

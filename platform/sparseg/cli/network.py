@@ -99,7 +99,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     show(found)
     if options.json:
-        files.write_text(Path(options.json), json.dumps(found, indent=2))
+        files.write_atomically(Path(options.json), json.dumps(found, indent=2))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def _report(options: argparse.Namespace) -> None:
     if len(folders) == 1 and sweep_page.is_sweep(folders[0]):
         if options.dataset:
             raise ValueError(f"--dataset is for runs; {folders[0]} is a sweep, give one of its trials")
-        files.write_text(Path(options.html), sweep_page.html_of(folders[0]))
+        files.write_atomically(Path(options.html), sweep_page.html_of(folders[0]))
     else:
         found = [_findings(folder, options) for folder in folders] if options.dataset else []
         run_page.write_report(folders, Path(options.html), findings=found)
@@ -77,5 +77,5 @@ def _plan(options: argparse.Namespace) -> None:
     cost = Cost(images if options.images is None else options.images, options.seconds_per_label)
     print(text_of(curves, target, cost))
     if options.html:
-        files.write_text(Path(options.html), plan_page.html_of(curves, target, cost))
+        files.write_atomically(Path(options.html), plan_page.html_of(curves, target, cost))
         print(f"wrote {options.html}", file=sys.stderr)

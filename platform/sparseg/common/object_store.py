@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.process import one_line
+
 DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
@@ -27,8 +29,12 @@ def filesystem(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         driver = DRIVERS.get(protocol)
         remedy = f"install it with `pip install '{driver}'`" if driver else "use a local folder"
-        what = f"needs the package {driver}, which is not here" if driver else f"is not known ({error})"
-        raise ValueError(f"{url}: {protocol}:// {what}; {remedy}".replace("\n", " ")) from error
+        what = (
+            f"needs the package {driver}, which is not here"
+            if driver
+            else f"is not known ({one_line(error)})"
+        )
+        raise ValueError(f"{url}: {protocol}:// {what}; {remedy}") from error
     return store, str(path).rstrip("/")
 
 

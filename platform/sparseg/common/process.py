@@ -57,6 +57,11 @@ def reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    """What the error says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class on_interrupt:  # noqa: N801 - reads as a statement
     """Within: the first SIGINT or SIGTERM calls `ask` and the run saves and ends; the second ends the
     process."""

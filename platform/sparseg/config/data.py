@@ -101,7 +101,7 @@ class DataConfig:
     """`global`: every node reads all shards. `node`: each reads, and copies from object storage, only its
     own; the order of the rows then depends on the number of nodes."""
     cache: str | None = None
-    """Local folder for shards copied from object storage (default: ~/.cache/sparseg)."""
+    """Local folder for shards from object storage (default: sparseg in $XDG_CACHE_HOME or ~/.cache)."""
     loader_processes: int = 0
     """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a
     thread."""

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from sparseg.common.files import cache_folder
 from sparseg.config.checks import require
 from sparseg.config.data import DataConfig
 from sparseg.config.labels import PIXELLESS
@@ -162,8 +163,9 @@ class RunConfig:
     """Folder of the run under `storage`. The same name again resumes it."""
     storage: str = "runs"
     """Folder for runs, or a URL (s3://bucket/runs); with several nodes one that all of them reach."""
-    mirror: str = "~/.cache/sparseg/runs"
-    """With a URL as storage: each node's folder for its copy of the run."""
+    mirror: str | None = None
+    """With a URL as storage: each node's folder for its copy of the run (default: sparseg/runs in
+    $XDG_CACHE_HOME or ~/.cache)."""
     seed: int = 0
     """Seed of the initial weights, the order of the rows and the augmentation."""
     log_every: int = 10
@@ -239,5 +241,6 @@ class Config:
         storage = Path(self.run.storage)
         if "://" in self.run.storage:
             key = hashlib.sha256(self.run.storage.rstrip("/").encode()).hexdigest()[:16]
-            storage = Path(self.run.mirror).expanduser() / key
+            mirror = Path(self.run.mirror or cache_folder() / "runs").expanduser()
+            storage = mirror / key
         return storage / self.run.name

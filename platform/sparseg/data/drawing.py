@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sparseg.common.files import write_whole
+from sparseg.common.files import write_atomically
 from sparseg.config import UNLABELLED
 
 Array = NDArray[np.uint8]
@@ -81,8 +81,7 @@ def panels(
 ) -> None:
     """Write `sheet` to a file."""
     data = sheet(columns, cell_px=cell_px, legend=legend, name=str(path))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(Path(path), data)
+    write_atomically(Path(path), data)
 
 
 def sheet(

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseg.common.process import one_line
 from sparseg.config import DataConfig, ModelConfig
 from sparseg.inference import timm_for_export, views
 from sparseg.inference.views import SMALLEST_PX
@@ -117,8 +118,7 @@ def _in_one_line(failure: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:240] or type(error).__name__
-        raise RuntimeError(f"{failure}: {reason}") from error
+        raise RuntimeError(f"{failure}: {one_line(error.__cause__ or error)[:240]}") from error
 
 
 def _metadata(loaded: Loaded) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from sparseg.common.files import checksum, write_whole
+from sparseg.common.files import checksum, write_atomically
 from sparseg.data import drawing, shards
 from sparseg.data.drawing import Array
 from sparseg.inference.images import list_images, read_image
@@ -156,13 +156,13 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
                 kept.append(p_KrW.astype(np.float16))
         if job.overlay:
             picture = drawing.encode(drawing.overlay(image_HW3, label_HW, loaded.palette), "JPEG")
-            write_whole(stem.with_name(f"{file.stem}_overlay.jpg"), picture)
+            write_atomically(stem.with_name(f"{file.stem}_overlay.jpg"), picture)
         if job.probabilities:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, probabilities=np.concatenate(kept, 1), names=np.array(loaded.names))
-            write_whole(stem.with_name(f"{file.stem}.npz"), buffer.getvalue())
+            write_atomically(stem.with_name(f"{file.stem}.npz"), buffer.getvalue())
         mask = stem.with_name(f"{file.stem}.png")
-        write_whole(mask, shards.encode_label(label_HW, loaded.palette))
+        write_atomically(mask, shards.encode_label(label_HW, loaded.palette))
         shares = {"confidence": sure / label_HW.size, "unsure": unsure / label_HW.size}
         yield job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
 

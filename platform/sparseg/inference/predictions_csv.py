@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparseg.common.files import write_whole
+from sparseg.common.files import write_atomically
 
 LIST_FILE = "predictions.csv"
 COLUMNS = ("image", "mask", "also", "confidence", "unsure", "settings")
@@ -73,4 +73,4 @@ class Listing:
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(row for row in self.rows.values() if row["confidence"])
-        write_whole(self.path, text.getvalue().encode(FILE["encoding"], FILE["errors"]))
+        write_atomically(self.path, text.getvalue().encode(FILE["encoding"], FILE["errors"]))

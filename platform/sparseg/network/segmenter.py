@@ -17,6 +17,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from sparseg.common.process import one_line
 from sparseg.config import ModelConfig
 from sparseg.network import transformer as vit
 from sparseg.network.deeplab import Decoder
@@ -116,7 +117,7 @@ def _backbone(config: ModelConfig, source: dict[str, Any]) -> Any:
         with _timm_messages() as messages:
             backbone = timm.create_model(config.backbone, features_only=True, **settings, **source)
     except BUILD_ERRORS as error:
-        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        reason = one_line(error)[:240]
         wanted = " and ".join(f"{name}={value}" for name, value in asked.items())
         raise ValueError(
             f"model.backbone={config.backbone} with {wanted} cannot be built: {reason}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sparseg.common.files import write_atomically
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data import drawing, shards
 from sparseg.reports.html import page
@@ -56,11 +56,8 @@ def write_contact_sheet(
         f"{_class_list(range(len(dataset.names)), dataset, 'classes key')}</section>",
     ]
     parts += [_split_section(dataset, split, rows_per_split) for split in dataset.splits]
-    temporary = html.with_name(f".{html.name}.tmp-{os.getpid()}")
     try:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page(title, "\n".join(parts)), encoding="utf-8")
-        os.replace(temporary, html)
+        write_atomically(html, page(title, "\n".join(parts)))
     except OSError as error:
         raise ValueError(f"{html}: cannot be written ({error.strerror}); name another file") from error
 

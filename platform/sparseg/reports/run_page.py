@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.files import write_atomically
 from sparseg.losses import TERMS
 from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.runs.log import duration
@@ -61,10 +61,7 @@ def write_report(
     for place, run in enumerate(runs):
         more = findings[place] if findings else ""
         parts.append(_run_section(run, more, opened=len(runs) <= 2))
-    html.parent.mkdir(parents=True, exist_ok=True)
-    temporary = html.with_name(f".{html.name}.tmp-{os.getpid()}")
-    temporary.write_text(page(title, "\n".join(parts)), encoding="utf-8")
-    os.replace(temporary, html)
+    write_atomically(html, page(title, "\n".join(parts)))
 
 
 def _show(value: Any, digits: int = 4, factor: float = 1.0) -> str:

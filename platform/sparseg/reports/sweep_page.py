@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.process import one_line
 from sparseg.planning import annotation_plan
 from sparseg.reports import plan_page
 from sparseg.reports.html import Axis, Points, Series, bar_list, line_chart, page, parallel
@@ -29,7 +30,7 @@ def html_of(folder: Path) -> str:
         found = json.loads(path.read_text())
         metric, trials = found["metric"], found["trials"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no results of a sweep ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path}: no results of a sweep ({one_line(error)})") from error
     scored = [trial for trial in trials if trial[metric] is not None]
     best = found["best"]
     parts = [f"<header><h1>{escape(found['sweep'])}</h1><p class=note>{escape(_counts(trials))}</p></header>"]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sparseg.common.process import one_line
+
 WAITS_S = (1.0, 4.0, 16.0)
 """Seconds before a failed save is tried again."""
 
@@ -51,7 +53,7 @@ class Saver:
                 self.last_good = step
                 return
             except Exception as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 if wait_s is None or not isinstance(error, OSError):
                     self.error = SaveError(self._final(step, reason))
                     self.error.__cause__ = error

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from sparseg import config as configuration
-from sparseg.common.files import checksum, write_text
+from sparseg.common.files import checksum, write_atomically
+from sparseg.common.process import one_line
 from sparseg.config import Config
 from sparseg.network import segmenter as networks
 
@@ -100,8 +101,7 @@ def verify(checkpoint: Path) -> None:
         manifest = json.loads(path.read_text())
         version, files = manifest["version"], manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found = " ".join(str(error).split())
-        raise ValueError(f"{path}: no readable manifest of a checkpoint ({found})") from error
+        raise ValueError(f"{path}: no readable manifest of a checkpoint ({one_line(error)})") from error
     if version != VERSION:
         raise ValueError(f"{path}: version {version} of the format, this sparseg reads {VERSION}")
     for name, wanted in files.items():
@@ -173,7 +173,7 @@ def refuse_other_run(config: Config) -> None:
 
 def mark_best(folder: Path, checkpoint: Path) -> None:
     """FOLDER/best names the best checkpoint."""
-    write_text(folder / "best", checkpoint.name + "\n")
+    write_atomically(folder / "best", checkpoint.name + "\n")
 
 
 def best(folder: Path) -> Path | None:
@@ -286,5 +286,4 @@ def load_state(
         file = checkpoint / "state.pt"
         return tensors, torch.load(file, map_location=device, weights_only=True)
     except (OSError, safetensors.SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        found = " ".join(str(error).split())[:120]
-        raise ValueError(f"{file}: cannot be read ({found}); it is damaged") from error
+        raise ValueError(f"{file}: cannot be read ({one_line(error)[:120]}); it is damaged") from error

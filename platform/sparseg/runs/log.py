@@ -63,9 +63,9 @@ class RunLog:
         self.folder, self.total_steps = config.folder, total_steps
         self.folder.mkdir(parents=True, exist_ok=True)
         self.owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
-        files.write_text(self.folder / OWNER_FILE, self.owner)
-        files.write_text(self.folder / "config.json", json_text(to_dict(config)))
-        files.write_text(self.folder / "environment.json", json_text(environment(device) | told))
+        files.write_atomically(self.folder / OWNER_FILE, self.owner)
+        files.write_atomically(self.folder / "config.json", json_text(to_dict(config)))
+        files.write_atomically(self.folder / "environment.json", json_text(environment(device) | told))
         path = self.folder / "metrics.jsonl"
         path.touch()
         os.truncate(path, min(metrics_bytes, path.stat().st_size))  # lines after the checkpoint come again

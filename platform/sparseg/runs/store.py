@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparseg.common.files import write_text
+from sparseg.common.files import write_atomically
 from sparseg.common.object_store import filesystem, is_url, make_folder
+from sparseg.common.process import one_line
 from sparseg.config import Config
 from sparseg.runs import checkpoint
 
@@ -42,7 +43,7 @@ def _guarded(config: Config, what: str, action: Callable[[], Any]) -> Any:
     except OSError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise OSError(f"{config.run.storage}/{config.run.name}: {what} failed ({reason})") from error
 
 
@@ -56,7 +57,7 @@ def check(config: Config) -> None:
         store.pipe_file(f"{root}/.sparseg-write-test", b"")
         store.rm_file(f"{root}/.sparseg-write-test")
     except Exception as error:  # every store has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ValueError(
             f"run.storage={config.run.storage} cannot be written to ({reason}); check bucket, rights and "
             "credentials, and AWS_ENDPOINT_URL if the server is your own"
@@ -193,8 +194,7 @@ def forget_stop(config: Config) -> None:
 
 def write_note(config: Config, name: str, value: Any) -> None:
     """A small JSON file for the driver."""
-    config.folder.mkdir(parents=True, exist_ok=True)
-    write_text(config.folder / name, json.dumps(value, indent=2))
+    write_atomically(config.folder / name, json.dumps(value, indent=2))
     if is_remote(config):
         store, root = _opened(config)
         _guarded(config, "writing it", lambda: _send(store, config.folder / name, f"{root}/{name}"))

@@ -14,7 +14,8 @@ import rich.console
 import rich.table
 from optuna.trial import TrialState
 
-from sparseg.sweep.study import FINISHED, METRICS, Sweep, trial_folder, write_text
+from sparseg.common.files import write_atomically
+from sparseg.sweep.study import FINISHED, METRICS, Sweep, trial_folder
 
 WORDS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -73,7 +74,7 @@ def _spread(sweep: Sweep, scores: list[dict[str, Any]]) -> float | None:
 def write(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
     """STORAGE/SWEEP/results.json from the study -> what it holds."""
     found = summary(sweep, study)
-    write_text(sweep.folder / "results.json", json.dumps(found, indent=2))
+    write_atomically(sweep.folder / "results.json", json.dumps(found, indent=2))
     return found
 
 

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +26,8 @@ from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
 from sparseg import config
+from sparseg.common.files import write_atomically
+from sparseg.common.process import one_line
 from sparseg.config import Config
 from sparseg.sweep.pruning import first_rung, goes_on
 from sparseg.sweep.space import Space, contains, fill, plain, propose, range_of
@@ -117,14 +118,7 @@ def refuse_other_sweep(sweep: Sweep) -> None:
                     f"{sweep.folder} holds a sweep with {name}={saved.get(name)}, this one has "
                     f"{wanted.get(name)}; give another --sweep.name, or the same value"
                 )
-    write_text(path, json.dumps(wanted, indent=2))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file whole."""
-    temporary = path.with_name(f".partial-{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(wanted, indent=2))
 
 
 def open_study(sweep: Sweep) -> optuna.Study:
@@ -140,7 +134,7 @@ def open_study(sweep: Sweep) -> optuna.Study:
             load_if_exists=True,
         )
     except (OptunaError, SQLAlchemyError, ImportError, OSError) as error:
-        place, why = sweep.study_url or "study.db", " ".join(str(error).split())
+        place, why = sweep.study_url or "study.db", one_line(error)
         raise ValueError(f"--sweep.study {place}: cannot be opened ({why})") from error
     known, wanted = study.user_attrs.get("identity"), json.loads(json.dumps(identity(sweep)))
     if sweep.study_url is not None:  # a database is shared, and a study is found there by its name alone

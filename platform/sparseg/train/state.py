@@ -131,7 +131,7 @@ def save(
         )
         if state["best"]["step"] == step:
             checkpoint.mark_best(config.folder, path)
-            files.write_text(config.folder / "iou.json", json.dumps(state["best"], indent=2))
+            files.write_atomically(config.folder / "iou.json", json.dumps(state["best"], indent=2))
         checkpoint.prune(config.folder, config.run.keep, step)
         store.push(config)
 

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from sparseg.data.shards import IMAGE_SUFFIXES
+
+LABEL_SUFFIXES = ((".png",), (".tif", ".tiff"))
+"""Of label maps, in lower case; the first kind that a folder holds is read."""
 ID_FORBIDDEN = re.compile(r"[\\:\x00-\x1f]|^/|^~|(^|/)\.{1,2}(/|$)|//|/$|^$")
 """What makes a name leave its folder, on any system."""
 
@@ -114,26 +117,31 @@ def list_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list
 
 
 def label_files(place: Path, ids: list[str]) -> tuple[dict[str, Path | None], list[str]]:
-    """(Label PNG of every id, or None; notes).
+    """(Label file of every id, or None; notes).  PNGs are read, or TIFFs where there is no PNG.
 
     Found in the folder, in its train/, or anywhere below it if there but once; under the id's own name, or
     with one and the same ending for all (`_mask`).  Raises ValueError if the folder holds no label, or an id
     has several.
     """
     below: dict[str, list[Path]] = {}
-    for file in sorted(place.rglob("*.png")):
+    by_path: dict[str, Path] = {}
+    for file in label_paths(place):
         below.setdefault(_label_key(file), []).append(file)
+        by_path.setdefault(file.relative_to(place).with_suffix("").as_posix(), file)
     if not below:
-        raise ValueError(f"{place}: holds no .png label; labels are read from PNGs named as the images")
+        raise ValueError(
+            f"{place}: holds no .png label (or .tif); labels are read from files named as the images"
+        )
     ending = "" if any(Path(name).name in below for name in ids) else _common_ending(ids, list(below))
     labels: dict[str, Path | None] = {}
     for name in ids:
-        exact = existing(place / f"{name}{ending}.png") or existing(place / "train" / f"{name}{ending}.png")
+        exact = by_path.get(f"{name}{ending}") or by_path.get(f"train/{name}{ending}")
         found = below.get(f"{name}{ending}", [])
         if exact is None and len(found) > 1:
             raise ValueError(f"{place}: {len(found)} label files for image {name}: {some(found)}; keep one")
         labels[name] = exact or next(iter(found), None)
-    notes = [f"label files of {place} are named IMAGE{ending}.png"] if ending else []
+    suffix = next(iter(by_path.values())).suffix
+    notes = [f"label files of {place} are named IMAGE{ending}{suffix}"] if ending else []
     used = {_label_key(file) for file in labels.values() if file is not None}
     spare = sorted(set(below) - used)
     if spare and used:
@@ -141,6 +149,18 @@ def label_files(place: Path, ids: list[str]) -> tuple[dict[str, Path | None], li
             f"{len(spare)} label files of {place} not used, none of its images is named so: {some(spare)}"
         )
     return labels, notes
+
+
+def label_paths(place: Path) -> list[Path]:
+    """Files below a folder that may be label maps, sorted: all .png, or all .tif where there is no .png.
+
+    Their suffix may be in capitals.  Beside a label PNG a TIFF is an image.
+    """
+    files = [file for file in sorted(place.rglob("*")) if not file.is_dir()]
+    for suffixes in LABEL_SUFFIXES:
+        if found := [file for file in files if file.suffix.lower() in suffixes]:
+            return found
+    return []
 
 
 def _label_key(file: Path) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data import shards
@@ -30,29 +28,18 @@ class BadFileError(ValueError):
 
 
 def read_raw(file: Path) -> np.ndarray:
-    """Label PNG -> its values (H, W) uint8, unconverted.
+    """Label PNG or TIFF -> its values (H, W) uint8, unconverted.
 
     Raises BadFileError if it is unreadable, ValueError if it is no map of values 0..255.
     """
     try:
-        with shards.pillow_takes(shards.MAX_SCENE_PIXELS):
-            image = Image.open(io.BytesIO(file.read_bytes()))
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{file}: unreadable or truncated label ({error})".replace("\n", " ")) from error
-    if image.mode not in ("P", "L", "1", "I", "I;16"):
-        raise ValueError(
-            f"{file}: a label must hold class ids in one channel, this PNG is {image.mode}; convert its "
-            "colours to ids"
-        )
-    array = np.asarray(image)
-    if array.dtype != np.uint8:
-        if array.min() < 0 or array.max() > np.iinfo(np.uint8).max:
-            raise ValueError(
-                f"{file}: label values {array.min()}..{array.max()} exceed 0..255; it is no class map"
-            )
-        array = array.astype(np.uint8)
-    return array
+        return shards.decode_label_file(file.read_bytes())
+    except OSError as error:
+        raise BadFileError(f"{file}: unreadable label ({error.strerror})") from error
+    except shards.UnreadableError as error:
+        raise BadFileError(f"{file}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def value_counts(array_HW: np.ndarray) -> np.ndarray:

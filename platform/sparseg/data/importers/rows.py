@@ -183,7 +183,7 @@ def _read_image(file: Path, settings: Settings) -> tuple[bytes, np.ndarray]:
     max_pixels = shards.MAX_SCENE_PIXELS if settings.tile_px else shards.MAX_PIXELS
     try:
         data = file.read_bytes()
-        return data, shards.decode_image(data, max_pixels)
+        return data, shards.decode_image(data, max_pixels, is_new=True)
     except OSError as error:
         raise BadFileError(f"{file}: unreadable image ({error.strerror})") from error
     except ValueError as error:

@@ -14,24 +14,32 @@ from sparseg.data.shards.dataset import (
 )
 from sparseg.data.shards.image_windows import decode_window, encode_fast, encode_raw
 from sparseg.data.shards.images import (
+    IMAGE_SUFFIXES,
     MAX_PIXELS,
     MAX_SCENE_PIXELS,
+    TRAITS,
     Colour,
+    UnreadableError,
     decode_image,
     decode_label,
+    decode_label_file,
     default_palette,
     encode_label,
     pillow_takes,
+    traits_of,
 )
+from sparseg.data.shards.orientation import orientation_of, with_orientation_1
 from sparseg.data.shards.writing.build import Facts, build, refuse_taken
 from sparseg.data.shards.writing.parts import Row
 from sparseg.data.shards.writing.pool import Reader
 from sparseg.data.shards.writing.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "MANIFEST",
     "MAX_PIXELS",
     "MAX_SCENE_PIXELS",
+    "TRAITS",
     "VERSION",
     "Colour",
     "DatasetExistsError",
@@ -40,10 +48,12 @@ __all__ = [
     "Reader",
     "Row",
     "ShardedDataset",
+    "UnreadableError",
     "build",
     "checksum",
     "decode_image",
     "decode_label",
+    "decode_label_file",
     "decode_window",
     "default_palette",
     "describe",
@@ -57,8 +67,11 @@ __all__ = [
     "labelled_pixels",
     "make_folder",
     "open",
+    "orientation_of",
     "pillow_takes",
     "read_manifest",
     "refuse_taken",
+    "traits_of",
+    "with_orientation_1",
     "write",
 ]

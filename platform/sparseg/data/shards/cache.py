@@ -14,20 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.common.files import checksum
+from sparseg.common.files import cache_folder, checksum, write_atomically
 from sparseg.common.object_store import filesystem
+from sparseg.common.process import one_line
 from sparseg.data.shards.manifest import Manifest, parse
 from sparseg.data.shards.writing.writer import MANIFEST
 
-DEFAULT_CACHE = "~/.cache/sparseg"
 TRIES = 3
 PAUSE_S = 0.5  # before the second try of an object; doubled before each further one
 AT_ONCE = 4  # objects copied side by side: one stream seldom fills the line
-
-
-def cache_folder(cache: str | None) -> Path:
-    """The folder for copies of shards and notes on them: `cache`, or ~/.cache/sparseg of this node's user."""
-    return Path(cache or DEFAULT_CACHE).expanduser().absolute()
 
 
 def read_manifest(url: str) -> Manifest:
@@ -46,8 +41,8 @@ def read_manifest(url: str) -> Manifest:
         ) from error
     except Exception as error:  # every store has errors of its own
         raise ValueError(
-            f"{url}/{MANIFEST} cannot be read ({type(error).__name__}: {error}); check the URL, the "
-            "credentials, and AWS_ENDPOINT_URL if the server is your own".replace("\n", " ")
+            f"{url}/{MANIFEST} cannot be read ({type(error).__name__}: {one_line(error)}); check the URL, "
+            "the credentials, and AWS_ENDPOINT_URL if the server is your own"
         ) from error
     return parse(text, f"{url}/{MANIFEST}", "copy the dataset there again")
 
@@ -77,7 +72,7 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
                 f"data.cache: {folder} has {free / 1e9:.1f} GB free, {len(missing)} shards of {url} take "
                 f"{num_bytes / 1e9:.1f} GB; name another folder, or shard by node with --data.sharding node"
             )
-        (folder / MANIFEST).write_text(manifest.text)
+        write_atomically(folder / MANIFEST, manifest.text)
         fetch = functools.partial(_fetch, store, root, url, folder, manifest)
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             jobs = [pool.submit(fetch, name) for name in missing]
@@ -137,7 +132,7 @@ def _fetch(store: Any, root: str, url: str, folder: Path, manifest: Manifest, na
         except FileNotFoundError as error:
             raise ValueError(f"{url}/{name} is missing; copy the dataset there again") from error
         except Exception as error:  # every store has errors of its own
-            what = f"cannot be copied to {folder} ({type(error).__name__}: {error})".replace("\n", " ")
+            what = f"cannot be copied to {folder} ({type(error).__name__}: {one_line(error)})"
             continue
         if size != shard.bytes:
             what = f"is truncated or changed: {size} bytes, {shard.bytes} expected"

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseg.common import object_store
+from sparseg.common.files import cache_folder
+from sparseg.common.process import one_line
 from sparseg.data.shards import cache as remote
 from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
+from sparseg.data.shards.orientation import TIFF_STARTS, with_orientation_1
 from sparseg.data.shards.writing.writer import MANIFEST
 
 if TYPE_CHECKING:
@@ -112,10 +115,10 @@ def open(
 ) -> ShardedDataset:
     """Open a dataset, memory-mapped, after checking the shards' sizes against its manifest.
 
-    path: a folder, or a URL whose shards are copied to `cache` first (default ~/.cache/sparseg; checksums are
-    checked then).  verify: check the checksums of all shards, of those unchanged since the last time from a
-    note in the cache.  only: of these splits open only the shards of these numbers (needs a manifest of
-    version 2).  Raises ValueError naming what is missing, truncated, altered or of the wrong kind.
+    path: a folder, or a URL whose shards are copied to `cache` first (default: the user's, see cache_folder;
+    checksums are checked then).  verify: check the checksums of all shards, of those unchanged since the last
+    time from a note in the cache.  only: of these splits open only the shards of these numbers (needs a
+    manifest of version 2).  Raises ValueError naming what is missing, truncated, altered or of another kind.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -139,7 +142,7 @@ def open(
         check_sizes(folder, manifest, flat)
     if verify:
         key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20]
-        wrong = altered(folder, manifest, flat, remote.cache_folder(cache) / "verified" / f"{key}.json")
+        wrong = altered(folder, manifest, flat, cache_folder(cache) / "verified" / f"{key}.json")
         if wrong and object_store.is_url(path):
             for name in wrong:  # the copy was damaged, not the original
                 (folder / name).unlink()
@@ -197,7 +200,7 @@ def _load_plain(folder: Path) -> dict[str, datasets.Dataset]:
 
 
 def _does_not_open(path: Path, error: Exception) -> str:
-    return f"{path} does not open as a dataset ({type(error).__name__}: {error})".replace("\n", " ")
+    return f"{path} does not open as a dataset ({type(error).__name__}: {one_line(error)})"
 
 
 def _checked(
@@ -220,7 +223,7 @@ def _checked(
         for column in ("image", "label", "mask"):
             if column in data.features:
                 data = data.cast_column(column, datasets.Image(decode=False))
-        splits[split] = data
+        splits[split] = data if manifest is None or manifest.upright else data.with_transform(_as_stored)
         counts = manifest.rows(split) if manifest else None
         rows[split] = len(data) if counts is None else sum(counts)
         parts = {split: range(rows[split])} | parts
@@ -232,6 +235,14 @@ def _checked(
     palette = manifest.palette if manifest else default_palette(len(names))
     report = manifest.report if manifest else {}
     return ShardedDataset(folder, names, palette, splits, rows, parts, report, copied_bytes)
+
+
+def _as_stored(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows of a dataset from before images were taken upright: their labels belong to the stored pixels."""
+    for image in rows.get("image", ()):
+        if image["bytes"][:4] not in TIFF_STARTS:  # these were turned then, too
+            image["bytes"] = with_orientation_1(image["bytes"])
+    return rows
 
 
 def _check_columns(path: Path, split: str, columns: dict[str, Any]) -> list[str]:

@@ -18,7 +18,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from sparseg.data.shards.images import PNG_SIGNATURE, as_rgb, load
+from sparseg.data.shards.images import PNG_SIGNATURE, as_rgb, decode_image, load, turn_left
+from sparseg.data.shards.orientation import stored_box, upright, upright_size
 
 TILE_PX = 128  # smaller tiles compress worse, larger ones reach further over the window's edge
 CHROMA_ROWS = 16  # rows below the window that JPEG's chroma upsampling may look at; it looks at two
@@ -35,16 +36,31 @@ Entry = tuple[int, int, int, int]
 def decode_window(data: bytes, box: Box, shape: tuple[int, int] | None = None) -> np.ndarray:
     """The pixels of box (left, top, right, bottom) -> (bottom - top, right - left, 3) uint8 RGB, writable.
 
-    Equal to decode_image(data)[top:bottom, left:right].  `shape`: the (height, width) that the image must
-    have. Raises ValueError as decode_image does, and if the box or the shape is not the image's.
+    Equal to decode_image(data)[top:bottom, left:right]: the box lies in the upright image.  `shape`: the
+    (height, width) that this must have.  Raises ValueError as decode_image does, and if the box or the shape
+    is not the image's.
     """
     if (raw_HW3 := _raw_pixels(data)) is not None:
         _check(raw_HW3.shape[:2], box, shape)
         return raw_HW3[box[1] : box[3], box[0] : box[2]].copy()
+    if (orientation := turn_left(data)) != 1:
+        return _turned_window(data, box, shape, orientation)
     part, part_box, whole = _shortened(data, box)
     image = load(part)
     _check(whole or (image.height, image.width), box, shape)
     return np.array(as_rgb(image.crop(part_box)))
+
+
+def _turned_window(data: bytes, box: Box, shape: tuple[int, int] | None, orientation: int) -> np.ndarray:
+    """The same of an image that its bytes hold turned: the window is cut where it lies there, then turned."""
+    size = _size_in_header(data)
+    if size is None:  # of the kinds that are decoded whole anyway
+        image_HW3 = decode_image(data)
+        _check(image_HW3.shape[:2], box, shape)
+        return image_HW3[box[1] : box[3], box[0] : box[2]].copy()
+    _check(upright_size(size, orientation), box, shape)
+    part, part_box, _ = _shortened(data, stored_box(box, size, orientation))
+    return upright(np.array(as_rgb(load(part).crop(part_box))), orientation)
 
 
 def _check(size: tuple[int, ...], box: Box, shape: tuple[int, int] | None) -> None:
@@ -75,6 +91,17 @@ def _shortened(data: bytes, box: Box) -> tuple[bytes, Box, tuple[int, int] | Non
     elif data[:4] == b"II*\0":
         return _fewer_tiles(data, box)
     return data, box, None
+
+
+def _size_in_header(data: bytes) -> tuple[int, int] | None:
+    """(height, width) as stored, of the JPEGs and PNGs that `_shortened` cuts short; None for all else."""
+    if data[:2] == b"\xff\xd8" and (at := _baseline_height_at(data)) is not None:
+        height, width = struct.unpack(">HH", data[at : at + 4])
+    elif data[:8] == PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) > 33:
+        width, height = struct.unpack(">II", data[16:24])
+    else:
+        return None
+    return height, width
 
 
 def _baseline_height_at(data: bytes) -> int | None:

@@ -1,14 +1,24 @@
 """Pictures and label maps as bytes, and back: which kinds are taken, how each becomes 8-bit RGB.
 
-Taken as they are: 8-bit RGB.  Converted: grey, 1-bit and palette (three equal channels, or the palette's
-colours); RGBA, grey + alpha and transparent palettes if every pixel is opaque; 16-bit grey (value / 257,
-rounded, so that 0..65535 becomes 0..255); 16-bit RGB (its high byte, which is what Pillow reads) of a PNG.
-Of a file with several frames, the first.  Refused, with the remedy: see-through pixels, CMYK, 32-bit and
-floating-point values, TIFFs of other bands or with several of 16 bits (satellites use a few hundredths of
-that range), no pixels, more than MAX_PIXELS.  The name's ending counts for
-nothing, the content decides.  EXIF orientation is not applied: the image stays as it is stored, for its
-labels were drawn on some reader's idea of it; the importer compares the sizes and says when a rotation may
-be the reason.
+One rule for each kind of picture, the same at import, in training, prediction, evaluation and on pages:
+
+| kind | becomes |
+|---|---|
+| 8-bit RGB | itself; colour profiles are not applied |
+| 8-bit grey, 1-bit, palette | three equal channels (black 0, white 255); the palette's colours |
+| RGBA, grey + alpha, transparent palette | its colours if every pixel is opaque, else refused |
+| 16-bit grey (PNG, TIFF, PGM, JPEG 2000) | value / 257, rounded, in every file: 0..65535 -> 0..255 |
+| 16-bit RGB (PNG, PPM, JPEG 2000) | the high byte of each channel |
+| several frames or pages | the first |
+| CMYK, YCbCr or Lab TIFF, 32-bit, floating-point | refused: no one conversion is right |
+| TIFF of several bands | 8-bit red, green, blue (and alpha) only |
+| no pixels, more than MAX_PIXELS | refused |
+
+Where a file is met first (`is_new`: at import and prediction), 16-bit pictures that reach less than a
+sixteenth of their range are refused as well: 8-, 10- or 12-bit data in 16 bits would become black, and a
+scale of each file's own would show one scene in several brightnesses.  Every refusal names the remedy.  The
+name's ending counts for nothing, the content decides.  A picture is taken upright, as its EXIF orientation
+says (orientation.py); TIFFs are turned by Pillow itself.
 """
 
 from __future__ import annotations
@@ -19,12 +29,15 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES
+from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES, PHOTOMETRIC_INTERPRETATION
 
+from sparseg.common.process import one_line
 from sparseg.config import MAX_CLASSES, UNLABELLED
+from sparseg.data.shards.orientation import TIFF_STARTS, orientation_of, upright
 
 UNLABELLED_COLOUR, IGNORED_COLOUR = (40, 40, 40), (224, 224, 192)
 MAX_PIXELS = 2**26
@@ -32,12 +45,20 @@ MAX_PIXELS = 2**26
 MAX_SCENE_PIXELS = 2**28
 """The same for an image that an import cuts into tiles (16384 x 16384): 3 bytes a pixel, and 4 in Pillow."""
 THREE_BANDS = "gdal_translate -of PNG -ot Byte -scale -b 1 -b 2 -b 3 IN OUT"
+NARROW = 2**12
+"""A 16-bit picture whose values all lie below becomes 16 shades of black."""
 ALPHA = (1, 2)  # in a TIFF's ExtraSamples: the band beyond red, green and blue is one
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
+"""File names that count as images where a folder is given, in lower case; of IMAGE_FORMATS."""
 LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Colour = tuple[int, int, int]
+
+
+class UnreadableError(ValueError):
+    """Bytes that are no image of a known format, are damaged, empty or too many pixels."""
 
 
 def default_palette(count: int) -> list[Colour]:
@@ -75,6 +96,44 @@ def decode_label(data: bytes) -> np.ndarray:
     if image.mode not in ("P", "L"):
         raise ValueError(f"a label must be an 8-bit palette or grey PNG, got mode {image.mode}")
     return np.asarray(image)
+
+
+def decode_label_file(data: bytes, max_pixels: int = MAX_SCENE_PIXELS) -> np.ndarray:
+    """A user's label map (PNG, TIFF, BMP or GIF bytes) -> its ids (H, W) uint8, upright, as they were saved.
+
+    One channel of 1 to 32 bits or whole floating-point numbers, a palette's indices, or RGB whose channels
+    are equal, opaque if there is alpha.  What Pillow scales (grey of 2 and 4 bits) or inverts is undone.
+    Raises UnreadableError for bytes that do not decode, ValueError for what is no map of ids 0..255.
+    """
+    image = load(data, "label", LABEL_FORMATS, max_pixels)
+    array = np.asarray(image)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        colours = array[..., :3] if image.mode != "LA" else array[..., :1]
+        opaque = image.mode == "RGB" or image.getchannel("A").getextrema() == (255, 255)
+        if is_wide_png(data) or not opaque or (colours != colours[..., :1]).any():
+            raise ValueError(
+                f"a label must hold class ids in one channel, this one is {image.mode} with channels that "
+                "differ; convert its colours to ids"
+            )
+        array = colours[..., 0]
+    elif image.mode not in ("P", "L", "1", "F") and image.mode[0] != "I":
+        raise ValueError(f"a label must hold class ids in one channel, this one is {image.mode}")
+    if array.dtype != np.uint8:
+        low, high = array.min(), array.max()
+        if not (0 <= low and high <= np.iinfo(np.uint8).max) or (array != np.floor(array)).any():
+            raise ValueError(f"label values {low}..{high} are no whole numbers 0..255; it is no class map")
+        array = array.astype(np.uint8)
+    return upright(_unscaled(array, data, image), turn_left(data))
+
+
+def _unscaled(array_HW: np.ndarray, data: bytes, image: Image.Image) -> np.ndarray:
+    """The values that were saved in a grey image of 8 bits or fewer."""
+    if image.mode not in ("L", "1"):
+        return array_HW
+    bits = data[24] if data[:8] == PNG_SIGNATURE else _tiff_tag(image, BITSPERSAMPLE, (8,))[0]
+    top = 2**bits - 1
+    values_HW = array_HW if image.mode == "1" else array_HW // (np.iinfo(np.uint8).max // top)
+    return top - values_HW if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0 else values_HW
 
 
 def _plain_png(data: bytes) -> np.ndarray | None:
@@ -131,18 +190,20 @@ def load(
 ) -> Image.Image:
     """Encoded bytes -> decoded Pillow image of any mode.
 
-    Raises ValueError if the bytes are none of `formats`, are damaged, are a TIFF of other bands than those
-    at the head of this file, hold no pixels or more than max_pixels.
+    Raises UnreadableError if the bytes are none of `formats`, are damaged, hold no pixels or more than
+    max_pixels, ValueError for a TIFF of other bands than those at the head of this file.
     """
     if max_pixels > MAX_PIXELS:
         with pillow_takes(max_pixels):
             image = _load(data, what, formats, max_pixels)
     else:  # Pillow's own limit is higher, and threads that load would undo each other's
         image = _load(data, what, formats, max_pixels)
+    if formats is IMAGE_FORMATS:
+        image = _as_meant(image)
     if not image.width * image.height:
         size = f"{image.width}x{image.height}"
-        raise ValueError(f"{what} of {size} pixels is empty; leave it out or export it again")
-    if image.format == "TIFF" and formats is IMAGE_FORMATS and image.mode in ("RGB", "RGBA"):
+        raise UnreadableError(f"{what} of {size} pixels is empty; leave it out or export it again")
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
         _refuse_bands(image, what)
     return image
 
@@ -162,15 +223,27 @@ def _load(data: bytes, what: str, formats: tuple[str, ...], max_pixels: int) -> 
             reason = (
                 f"a TIFF of a kind that Pillow does not read; convert it, choosing three bands: {THREE_BANDS}"
             )
-        raise ValueError(f"unreadable or truncated {what} ({reason})") from error
+        raise UnreadableError(f"unreadable or truncated {what} ({reason})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(_too_large(what, "more", max_pixels)) from error
+        raise UnreadableError(_too_large(what, "more", max_pixels)) from error
     except Exception as error:  # damaged bytes make Pillow's readers raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"unreadable or truncated {what} ({reason})") from error
+        raise UnreadableError(f"unreadable or truncated {what} ({one_line(error)})") from error
     if too_large:
-        raise ValueError(_too_large(what, f"{width}x{height}", max_pixels))
+        raise UnreadableError(_too_large(what, f"{width}x{height}", max_pixels))
     return image
+
+
+def _as_meant(image: Image.Image) -> Image.Image:
+    """16-bit grey of two kinds that Pillow leaves otherwise: a PGM as 32 bits, a TIFF of which 0 is white."""
+    if image.format == "PPM" and image.mode == "I":
+        return Image.fromarray(np.asarray(image).astype(np.uint16))  # scaled by the header's largest value
+    if image.mode.startswith("I;16") and _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:
+        return Image.fromarray(~np.asarray(image))
+    return image
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return image.tag_v2.get(tag, default) if image.format == "TIFF" else default  # type: ignore[attr-defined]
 
 
 def _too_large(what: str, found: str, max_pixels: int) -> str:
@@ -184,8 +257,7 @@ def _too_large(what: str, found: str, max_pixels: int) -> str:
 
 def _refuse_bands(image: Image.Image, what: str) -> None:
     """Pillow takes the first three of several bands, and their high bytes, without a word."""
-    bits = image.tag_v2.get(BITSPERSAMPLE, (1,))  # type: ignore[attr-defined]
-    extra = image.tag_v2.get(EXTRASAMPLES, ())  # type: ignore[attr-defined]
+    bits, extra = _tiff_tag(image, BITSPERSAMPLE, (1,)), _tiff_tag(image, EXTRASAMPLES, ())
     wide = len(bits) > 1 and max(bits) > 8
     if wide or (len(bits) > 3 and (len(bits) > 4 or not set(extra) & set(ALPHA))):
         raise ValueError(
@@ -216,9 +288,63 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Encoded bytes -> (H, W, 3) uint8 RGB by the rules at the head of this file, not writable.
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, *, is_new: bool = False) -> np.ndarray:
+    """Encoded bytes -> (H, W, 3) uint8 RGB, upright, by the rules at the head of this file, not writable.
 
+    is_new: the file comes from a user and not from a dataset, whose import judged it.
     Raises ValueError for the kinds that are refused, and if the data are damaged.
     """
-    return np.asarray(as_rgb(load(data, max_pixels=max_pixels)))
+    image = load(data, max_pixels=max_pixels)
+    if is_new:
+        _refuse_narrow(data, image)
+    image_HW3 = upright(np.asarray(as_rgb(image)), turn_left(data))
+    image_HW3.flags.writeable = False
+    return image_HW3
+
+
+def turn_left(data: bytes) -> int:
+    """The orientation in which Pillow's decoder leaves this image: it turns TIFFs, and nothing else."""
+    return 1 if data[:4] in TIFF_STARTS else orientation_of(data)
+
+
+def _refuse_narrow(data: bytes, image: Image.Image) -> None:
+    if image.mode.startswith("I;16"):
+        top = int(np.asarray(image).max())
+    elif is_wide_png(data) and image.mode == "RGB":
+        top = 256 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
+    else:
+        return
+    if top < NARROW:
+        white = next(white for white in (2**8 - 1, 2**10 - 1, 2**12 - 1) if top <= white)
+        raise ValueError(
+            f"image of 16 bits whose values end at {top} of 65535 would be black as 8 bits (value / 257); it "
+            f"seems to hold fewer bits: scale all images of the set alike, as by gdal_translate -of PNG -ot "
+            f"Byte -scale 0 {white} 0 255 IN OUT"
+        )
+
+
+def is_wide_png(data: bytes) -> bool:
+    """Whether these are the bytes of a PNG of 16 bits a channel."""
+    return data[:8] == PNG_SIGNATURE and data[24:25] == b"\x10"
+
+
+def traits_of(data: bytes) -> list[str]:
+    """What an import tells of an image that decodes, names of TRAITS: it is legal, but a user may not know.
+
+    Only the header is read.
+    """
+    image: Image.Image = Image.open(io.BytesIO(data), formats=[f for f in IMAGE_FORMATS if f in Image.OPEN])
+    found = {
+        "turned": orientation_of(data) != 1,
+        "wide": image.mode[0] == "I" or is_wide_png(data),
+        "frames": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
+    }
+    return [name for name, has in found.items() if has]
+
+
+TRAITS = {
+    "turned": "carry an EXIF orientation and are taken upright, as viewers show them",
+    "wide": "hold 16 bits, taken as 8: grey values / 257 and rounded, colours by their high byte",
+    "frames": "hold several frames or pages, of which the first is taken",
+}
+"""What is so with images that have the trait, to follow their number."""

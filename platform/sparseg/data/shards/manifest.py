@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sparseg.common.files import checksum
+from sparseg.common.files import checksum, write_atomically
 from sparseg.data.shards.images import Colour
 
 READABLE = (1, 2)
 """Versions of sparseg.json.  1: shards = {name: bytes}; 2: {name: {bytes, rows, xxh3}}."""
+UPRIGHT = "upright"
+"""The "orientation" in sparseg.json: images are taken as a viewer shows them."""
 SHARD_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*\.arrow")  # nothing that leaves the folder
 ANNOUNCED_BYTES = 2 * 10**9  # checksums of more take long enough to be announced
 
@@ -39,6 +39,9 @@ class Manifest:
     palette: list[Colour]
     report: dict[str, Any]
     shards: dict[str, Shard]
+    upright: bool
+    """Whether labels belong to the images as their EXIF orientation turns them; else to the stored pixels, as
+    in every dataset whose manifest does not say."""
 
     def splits(self) -> dict[str, list[str]]:
         """Names of the shards of every split."""
@@ -79,7 +82,7 @@ def parse(text: str, file: str, remedy: str) -> Manifest:
     if wrong or not shards or not names:
         found = f"shard name {wrong[0]!r}" if wrong else "no shards or no classes"
         raise ValueError(f"{file} is damaged ({found}); {remedy}")
-    return Manifest(text, names, palette, report, shards)
+    return Manifest(text, names, palette, report, shards, values.get("orientation") == UPRIGHT)
 
 
 def _shard(facts: Any) -> Shard:
@@ -133,7 +136,4 @@ def _read_memo(memo: Path) -> dict[str, Any]:
 
 def _write_memo(memo: Path, facts: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # where nothing can be written the next call computes them again
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memo.with_name(f".{memo.name}.{uuid.uuid4().hex[:8]}")
-        temporary.write_text(json.dumps(facts))
-        os.replace(temporary, memo)
+        write_atomically(memo, json.dumps(facts))

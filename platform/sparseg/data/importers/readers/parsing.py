@@ -11,6 +11,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sparseg.common.process import one_line
 from sparseg.config import IGNORED
 from sparseg.data.importers.files import IMAGE_SUFFIXES, some
 
@@ -67,7 +68,7 @@ def read_json(file: Path) -> Any:
     except RecursionError as error:
         raise ValueError(f"{file}: JSON nested too deep for an annotation file") from error
     except ValueError as error:
-        raise ValueError(f"{file}: no valid JSON ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{file}: no valid JSON ({one_line(error)})") from error
 
 
 def read_xml(file: Path) -> Any:

@@ -6,13 +6,13 @@ import contextlib
 import errno
 import functools
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.files import cache_folder
 from sparseg.common.object_store import is_url
 from sparseg.data.shards.images import Colour
 from sparseg.data.shards.writing import upload
@@ -50,7 +50,7 @@ def build(
 
     `splits` are the items in order; `open_reader()`, called once a process and picklable, gives the function
     that turns some of them into rows.  What is finished, in parts of `part_items` items (default:
-    parts.PART_ITEMS), lies in a hidden sibling of `out` (for a URL: in ~/.cache/sparseg) and is taken again
+    parts.PART_ITEMS), lies in a hidden sibling of `out` (for a URL: in the user's cache) and is taken again
     by a call with the same `fingerprint`, which must change with everything that the rows depend on, and with
     `part_items`.  `summarise` is given the readers' facts, fills in the `report` and may raise.  `workers` as
     in pool.make_parts.  The result depends neither on workers nor on interruptions.
@@ -114,8 +114,7 @@ def _finish_remote(
 
 def _staging(url: str) -> Path:
     """Where an import to a URL keeps its parts: the same place at the next try."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "sparseg" / "imports" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return cache_folder() / "imports" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.common.files import checksum
+from sparseg.common.files import checksum, write_atomically
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data.shards.images import Colour, encode_label
 
@@ -178,9 +178,7 @@ def write_part(folder: Path, part: Part, rows: Iterable[Row], form: Form, facts:
         file.unlink(missing_ok=True)
     written = _write_arrow(arrow.with_suffix(".arrow.tmp"), _batches(rows, form), form)
     arrow.with_suffix(".arrow.tmp").rename(arrow)
-    text = json.dumps({**written, "items": len(part.items), "facts": facts})
-    summary.with_suffix(".json.tmp").write_text(text)
-    summary.with_suffix(".json.tmp").rename(summary)
+    write_atomically(summary, json.dumps({**written, "items": len(part.items), "facts": facts}))
     return int(written["rows"])
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.files import write_atomically
 from sparseg.common.object_store import filesystem, make_folder
+from sparseg.common.process import one_line
 from sparseg.data.shards.writing.parts import Shard
 
 WAITS_S = (1.0, 4.0, 16.0)  # between tries
@@ -25,7 +26,7 @@ def exists(url: str, name: str) -> bool:
         return bool(fs.exists(f"{root}/{name}"))
     except Exception as error:  # of botocore, aiohttp, google.auth: each has its own
         raise ValueError(
-            f"{url} is not reached ({_line(error)}); check the URL and the credentials"
+            f"{url} is not reached ({one_line(error)}); check the URL and the credentials"
         ) from error
 
 
@@ -44,7 +45,7 @@ def announce(url: str, fingerprint: str | None) -> None:
             fs.pipe_file(file, json.dumps({"fingerprint": fingerprint}).encode())
     except Exception as error:
         raise ValueError(
-            f"{url} cannot be written to ({_line(error)}); check bucket and rights, or name "
+            f"{url} cannot be written to ({one_line(error)}); check bucket and rights, or name "
             "another destination"
         ) from error
 
@@ -66,8 +67,7 @@ def put_shard(
     written = write_to(local)
     _put(url, shard.name, local)
     local.unlink()
-    file.with_suffix(".tmp").write_text(json.dumps({**noted, shard.name: written}))
-    os.replace(file.with_suffix(".tmp"), file)
+    write_atomically(file, json.dumps({**noted, shard.name: written}))
     return written
 
 
@@ -92,7 +92,7 @@ def _put(url: str, name: str, local: Path) -> None:
                 return
             reason = f"{found} bytes arrived of {size}"
         except Exception as error:
-            reason = _line(error)
+            reason = one_line(error)
         if wait_s is not None:
             time.sleep(wait_s)
     raise RuntimeError(
@@ -107,7 +107,3 @@ def _size(fs: Any, target: str) -> int | None:
         return int(fs.info(target)["size"])
     except FileNotFoundError:
         return None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).replace("\n", " ")

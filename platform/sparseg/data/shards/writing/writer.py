@@ -15,6 +15,7 @@ from typing import Any
 
 from sparseg.config import MAX_CLASSES
 from sparseg.data.shards.images import Colour, default_palette
+from sparseg.data.shards.manifest import UPRIGHT
 from sparseg.data.shards.writing.parts import (
     PART_ITEMS,
     Form,
@@ -180,6 +181,7 @@ def metadata(
     texts["dataset_dict.json"] = json.dumps({"splits": list(by_split)})
     manifest = {
         "version": VERSION,
+        "orientation": UPRIGHT,
         "classes": names,
         "palette": form.palette,
         "report": report,
