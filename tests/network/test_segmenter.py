@@ -16,6 +16,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+import sparseg.network.backbone
 from sparseg.config import ModelConfig
 from sparseg.network.batch_norm import GlobalBatchNorm2d, with_global_batch_norm
 from sparseg.network.segmenter import Segmenter, build, check_crop
@@ -121,6 +122,58 @@ def test_a_single_image_can_train() -> None:
     model(images(0, 48, 48)[:1])[1].sum().backward()
 
 
+# ------------------------------------------------------------------------------ networks at their own stride
+
+OWN_STRIDE = {
+    "densenet121": 1,
+    "pvt_v2_b0": 1,
+    "tiny_vit_5m_224": 1,
+    "ghostnet_050": 1,
+    "mambaout_femto": 1,
+    "dla34": 32,
+    "hrnet_w18_small": 32,
+    "swin_tiny_patch4_window7_224": 32,
+}
+"""Name -> multiple of the image sizes that it wants; timm gives these networks no other stride than 32."""
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("swin")) for name in OWN_STRIDE],
+)
+def test_a_network_trains_a_step_at_its_own_stride(backbone: str) -> None:
+    model = network(backbone, output_stride=32).train()
+    assert model.size_multiple == OWN_STRIDE[backbone]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer, before = torch.optim.SGD(trained, lr=1.0), [p.detach().clone() for p in trained]
+    feature_BDhw, logits_BKhw = model(images(0, 65, 91))
+    assert feature_BDhw.shape[:2] == (2, D) and logits_BKhw.shape[:2] == (2, K)
+    logits_BKhw.square().mean().backward()
+    assert all(p.grad is not None for p in trained)  # DistributedDataParallel waits for each of them
+    optimizer.step()
+    moved = {p for p, old in zip(trained, before, strict=True) if not torch.equal(p, old)}
+    assert moved & set(model.backbone.parameters()) and moved & set(model.decoder.parameters())
+    assert all(p.isfinite().all() for p in trained)
+
+
+def test_only_what_no_map_depends_on_is_frozen() -> None:
+    """HRNet fuses its resolutions once more than two of them need; a ResNet at its own stride is whole."""
+    parameters = network("hrnet_w18_small", output_stride=32).named_parameters()
+    frozen = [name for name, parameter in parameters if not parameter.requires_grad]
+    assert frozen and all(".fuse_layers." in name or ".incre_modules." in name for name in frozen)
+    assert all(p.requires_grad for p in network("resnet18", output_stride=32).parameters())
+
+
+def test_maps_with_channels_last_come_to_the_decoder_with_channels_first() -> None:
+    model = network("mambaout_femto", output_stride=32).eval()
+    seen: list[Any] = []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    model(images(0, 64, 96))
+    low, high = seen[0]
+    assert (low.shape[2:], high.shape[2:]) == ((16, 24), (2, 3))
+    assert [low.shape[1], high.shape[1]] == [48, 288]
+
+
 # ------------------------------------------------------------------------------------------------- multi-grid
 
 
@@ -163,9 +216,36 @@ def test_an_unknown_backbone_is_refused_with_near_names() -> None:
     refused("model.backbone.*'qqq'", backbone="qqq")
 
 
-def test_a_backbone_without_strides_is_refused() -> None:
-    name = "swin_tiny_patch4_window7_224"
-    refused(f"model.backbone={name} with model.output_stride=16.*output_stride", backbone=name)
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [("densenet121", 16), ("densenet121", 8), ("dla34", 16), ("ghostnet_050", 8)]
+)
+def test_a_stride_that_the_network_does_not_have_is_refused_with_those_that_it_has(
+    backbone: str, stride: int
+) -> None:
+    words = f"^model.backbone={backbone} with model.output_stride={stride}: {backbone} has stride 32 only: "
+    refused(f"{words}--model.output-stride 32$", backbone=backbone, output_stride=stride)
+
+
+def test_all_strides_that_a_network_has_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """resnet18, as if it could not be dilated to stride 8."""
+    create = timm.create_model
+
+    def without_8(name: str, **arguments: Any) -> Any:
+        assert arguments.get("output_stride") != 8  # as timm's own refusals: without words
+        return create(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", without_8)
+    refused("has stride 16 or 32 only: --model.output-stride 16 or 32$", backbone="resnet18", output_stride=8)
+
+
+def test_a_network_whose_own_stride_cannot_be_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparseg.network.backbone, "OUTPUT_STRIDES", (8, 16))
+    refused("densenet121 has stride 32 only, which is none of 8, 16; choose", backbone="densenet121")
+
+
+@pytest.mark.parametrize("backbone", ["efficientformerv2_s0", "maxvit_rmlp_pico_rw_256"])
+def test_a_network_for_images_of_one_size_is_refused(backbone: str) -> None:
+    refused(f"model.backbone={backbone} takes images of one size only", backbone=backbone, output_stride=32)
 
 
 @pytest.mark.parametrize(("crop_px", "fits"), [(144, False), (145, True)])

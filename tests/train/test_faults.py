@@ -18,7 +18,7 @@ from driving import Driver, logged, newest_step, s3_server, wait_until, workers
 
 from sparseg.common import object_store, process
 from sparseg.runs import background_save, checkpoint
-from sparseg.train import loop
+from sparseg.train import loop, state
 
 pytestmark = pytest.mark.slow
 LONG = {"optim.max_steps": 4000, "optim.epochs": 4000, "run.validate_every": 9999.0}
@@ -118,8 +118,8 @@ def quick_saver(folder: Path) -> background_save.Saver:
 def test_a_store_that_goes_away_ends_the_run_after_its_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "Saver", quick_saver)
-    monkeypatch.setattr(loop.runlog.RunLog, "pause", lambda self: time.sleep(0.2))  # a save takes its time
+    monkeypatch.setattr(state, "Saver", quick_saver)
+    monkeypatch.setattr(state.RunLog, "pause", lambda self: time.sleep(0.2))  # a save takes its time
     tiny.dataset(tmp_path)
     mirror = {"run.storage": "s3://store-that-goes/runs", "run.mirror": str(tmp_path / "mirror")}
     settings = tiny.config(
@@ -173,7 +173,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.dataset(tmp_path)
-    monkeypatch.setattr(loop, "Saver", quick_saver)
+    monkeypatch.setattr(state, "Saver", quick_saver)
     settings = tiny.config(
         tmp_path,
         {

@@ -20,8 +20,9 @@ from sparseg.data import loader, row_order, shards
 from sparseg.losses import TERMS
 from sparseg.network import batch_norm, segmenter
 from sparseg.runs import background_save, checkpoint, log
+from sparseg.train.loop import step_seed
 from sparseg.train.schedule import make_optimizer, plan
-from sparseg.train.state import start
+from sparseg.train.state import initial_network
 from sparseg.train.weight_average import Average
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")
@@ -218,7 +219,7 @@ def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
     """SGD without momentum and decay: the weights move by at most learning rate x clip_norm."""
     plain = {"optim.max_steps": 1, "optim.momentum": 0.0, "optim.weight_decay": 0.0, "optim.clip_norm": 0.01}
     config = configure(folder, tmp_path, plain)
-    before = start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
+    before = initial_network(config, len(tiny.NAMES), torch.device("cpu"), quiet=True)
     old = {name: p.detach().clone() for name, p in before.named_parameters()}
     train.run(config)
     moved = sum(float((weights(config)[0][name] - p).square().sum()) for name, p in old.items()) ** 0.5
@@ -252,6 +253,50 @@ def test_a_resumed_run_equals_the_uninterrupted_one(folder: Path, tmp_path: Path
     assert lines(parts, "val") == lines(whole, "val")
     for found, wanted in zip(weights(parts), weights(whole), strict=True):
         assert_identical(found, wanted, ignore=("metrics_bytes",))
+
+
+def test_a_step_draws_from_a_seed_that_never_changes() -> None:
+    """A checkpoint of years ago goes on with the draws that the run would have made."""
+    frozen = {
+        (0, 0, 0): 15793235383387715774,
+        (0, 1, 0): 5836529245451711556,
+        (7, 1000, 3): 16699736623498512189,
+    }
+    assert {key: step_seed(*key) for key in frozen} == frozen
+    keys = [(seed, step, rank) for seed in range(3) for step in range(40) for rank in range(4)]
+    assert len({step_seed(*key) for key in keys}) == len(keys)
+    for seed in frozen.values():
+        torch.manual_seed(seed)  # all 64 bits are allowed
+
+
+def test_what_a_backbone_draws_depends_on_the_step_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dropout of the feature: the same for the same step, whatever was drawn before, and another for
+    another step."""
+    forward, drawn = segmenter.Segmenter.forward, []
+
+    def dropping(self: Any, image: Tensor) -> Any:
+        feature, logits = forward(self, image)
+        if self.training:
+            drawn.append(torch.rand(3).tolist())
+        return feature, logits
+
+    monkeypatch.setattr(segmenter.Segmenter, "forward", dropping)
+    for name, unrelated in (("one", 1), ("two", 2)):
+        torch.manual_seed(unrelated)
+        train.run(configure(folder, tmp_path, {"run.name": name, "optim.max_steps": 3}))
+    assert drawn[:3] == drawn[3:] and len({tuple(values) for values in drawn}) == 3
+
+
+def test_the_state_in_a_checkpoint_keeps_its_names(folder: Path, tmp_path: Path) -> None:
+    """Runs that an earlier version started go on."""
+    config = configure(folder, tmp_path, {"optim.max_steps": 1, "loss.method": "agmm-em"})
+    train.run(config)
+    _, state = weights(config)
+    assert set(state) == {"step", "optimizer", "raw_model", "memory", "best", "metrics_bytes", "skipped"}
+    assert set(state["memory"]) == {"centroid_KD", "seen_K"}
+    assert (state["step"], state["skipped"], state["raw_model"]) == (1, 0, None)
 
 
 def stopped_at(config: Config, step: int) -> bool:
@@ -375,7 +420,7 @@ def test_checkpoints_between_validations(folder: Path, tmp_path: Path) -> None:
 
 def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.ema_decay": 0.5, "optim.max_steps": 2})
-    network = start(config, shards.open(config.data.root), torch.device("cpu"), quiet=True).network
+    network = initial_network(config, len(tiny.NAMES), torch.device("cpu"), quiet=True)
     expected = {name: p.detach().clone() for name, p in network.named_parameters()}
     train.run(config, should_stop=lambda: stopped_at(config, 1))
     for _ in range(2):

@@ -22,7 +22,7 @@ def is_plain(reductions: list[int]) -> bool:
     return len(set(reductions)) == 1
 
 
-def getter_settings(depth: int) -> dict[str, Any]:
+def getter_arguments(depth: int) -> dict[str, Any]:
     """What timm.create_model needs to give the maps after a quarter, half, three quarters and all of `depth`
     blocks, each through the transformer's last norm, if any, as DINOv2 reads them; of images of any size."""
     return {

@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,16 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 from sparseg import losses
 from sparseg.common.distributed import world_size
 from sparseg.config import Config
-from sparseg.data import loader, node_shards, row_order, shards
+from sparseg.data import loader, node_shards, row_order
 from sparseg.evaluation.counts import count_split
 from sparseg.evaluation.metrics import scores
 from sparseg.losses.mixture import Memory
 from sparseg.runs import store
-from sparseg.runs.background_save import Saver
-from sparseg.runs.log import RunLog
-from sparseg.train.schedule import Plan, plan, rate_factor
-from sparseg.train.state import Progress, save, start
-from sparseg.train.watchdog import Watchdog
+from sparseg.train.schedule import rate_factor
+from sparseg.train.state import TrainingState, save, start
 
 
 def train_step(
@@ -87,79 +84,70 @@ def train_step(
     return sums
 
 
-@dataclasses.dataclass
-class Running:
-    """What one rank of a run works with; `log` is rank 0's."""
-
-    config: Config
-    data: shards.ShardedDataset
-    schedule: Plan
-    progress: Progress
-    batches: Iterator[loader.Batch]
-    device: torch.device
-    rank: int
-    log: RunLog | None
-    saver: Saver
-    watchdog: Watchdog
-
-
-def validate(running: Running) -> dict[str, Any]:
-    """Scores of the (averaged) network on the validation split; the best so far is kept in `progress`."""
-    config, data, progress = running.config, running.data, running.progress
-    network, average = progress.network, progress.average
+def validate(state: TrainingState) -> dict[str, Any]:
+    """Scores of the (averaged) network on the validation split; the best so far is kept in `state`."""
+    config, data, network = state.config, state.data, state.network
     autocast = torch.bfloat16 if config.optim.precision == "bf16" else None
     split, num_classes = data.splits[config.data.val_split], len(data.names)
 
     def note(rows: Sequence[int], image: Tensor, p_BKHW: Tensor, truth_BHW: Tensor) -> None:
-        running.watchdog.beat()
-        if running.log is not None:
-            running.log.pictures(progress.step, image, p_BKHW.argmax(1), truth_BHW, data.palette)
+        state.watchdog.beat()
+        if state.log is not None:
+            state.log.pictures(state.step, image, p_BKHW.argmax(1), truth_BHW, data.palette)
 
-    with average.swapped_in(network) if average is not None else contextlib.nullcontext():
+    with state.average.swapped_in(network) if state.average is not None else contextlib.nullcontext():
         counts = count_split(
             network,
             split,
             num_classes,
-            device=running.device,
-            rank=running.rank,
+            device=state.device,
+            rank=state.rank,
             autocast=autocast,
             on_batch=note,
         )
-    result = {**scores(counts.confusion_KK, data.names), "step": progress.step}
-    if result["miou"] > progress.best["miou"] or not progress.best["iou"]:  # the first one even if it is NaN
-        progress.best = result
+    result = {**scores(counts.confusion_KK, data.names), "step": state.step}
+    if result["miou"] > state.best["miou"] or not state.best["iou"]:  # the first one even if it is NaN
+        state.best = result
     return result
 
 
-def advance(running: Running, model: nn.Module) -> tuple[dict[str, Tensor], float]:
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's generators for a step: 64 bits of numpy's SeedSequence with the entropy [seed, step,
+    rank], which are the same on every machine and for every version of Python, numpy and torch.
+
+    Whatever a backbone draws (drop path) is so a function of (seed, step, rank): a resumed run draws it
+    again.
+    """
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+
+
+def advance(state: TrainingState, model: nn.Module) -> tuple[dict[str, Tensor], float]:
     """Make the next step -> (loss terms and grad_norm, still on the device; the backbone's learning rate)."""
-    config, progress = running.config, running.progress
-    step, optim = progress.step, config.optim
+    config, optim, step = state.config, state.config.optim, state.step
     model.train()
-    # whatever a backbone draws (drop path) is a function of (seed, step, rank): a resumed run draws it again
-    torch.manual_seed(hash((config.run.seed, step, running.rank)) % 2**63)
-    factor = rate_factor(step, running.schedule.total_steps, optim.poly_power, optim.warmup_steps)
-    for group in progress.optimizer.param_groups:
+    torch.manual_seed(step_seed(config.run.seed, step, state.rank))
+    factor = rate_factor(step, state.schedule.total_steps, optim.poly_power, optim.warmup_steps)
+    for group in state.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    passes = [next(running.batches).to(running.device, optim.channels_last) for _ in range(optim.accumulate)]
-    seen = [*progress.network.buffers(), *(progress.memory.tensors if progress.memory else ())]
+    passes = [next(state.batches).to(state.device, optim.channels_last) for _ in range(optim.accumulate)]
+    seen = [*state.network.buffers(), *(state.memory.tensors if state.memory else ())]
     before = [tensor.clone() for tensor in seen] if optim.skip_nonfinite else []
     values = train_step(
         model,
         passes,
-        progress.optimizer,
+        state.optimizer,
         config,
-        mixture=running.schedule.epoch(step) >= config.loss.warmup_epochs,
-        class_weight_K=progress.class_weight_K,
-        memory=progress.memory,
+        mixture=state.schedule.epoch(step) >= config.loss.warmup_epochs,
+        class_weight_K=state.class_weight_K,
+        memory=state.memory,
     )
-    progress.step += 1
+    state.step += 1
     if optim.skip_nonfinite and not values["grad_norm"].isfinite():  # the same on every rank
-        progress.skipped += 1
+        state.skipped += 1
         for tensor, old in zip(seen, before, strict=True):
             tensor.copy_(old)  # batch norm's statistics and the mixture's memory
-    elif progress.average is not None:
-        progress.average.update(progress.network)
+    elif state.average is not None:
+        state.average.update(state.network)
     return values, optim.learning_rate * factor
 
 
@@ -191,94 +179,76 @@ def run(
         node if node is not None and config.data.sharding == "node" else node_shards.Node(0, 1, rank, world)
     )
     data = node_shards.open_part(config, dataset or config.data.root, by_node, device)
-    schedule = plan(config, data.rows[config.data.train_split])
     store.pull(config)
     if world > 1:
         dist.barrier()
-    progress = start(config, data, device, quiet=rank > 0)
-    log = None
-    if rank == 0:
-        told = {
-            "labels": shards.label_counts(data, config.data.train_split),
-            "data_fingerprint": data.report.get("fingerprint"),
-        }
-        log = RunLog(config, progress.metrics_bytes, schedule.total_steps, device, told)
-    steps = {"first_step": progress.step, "last_step": schedule.total_steps}
-    batches = loader.training_batches(data, config, rank=rank, world=world, node=by_node, **steps)
-    who = f"[{config.run.name}] rank {rank} on {socket.gethostname()}"
-    files = contextlib.closing(log) if log is not None else contextlib.nullcontext()
-    with files, Saver(config.folder) as saver, Watchdog(config.run.hang_seconds, who) as watchdog:
-        running = Running(config, data, schedule, progress, batches, device, rank, log, saver, watchdog)
-        loop(running, report, should_stop, should_save)
-    if saver.error is not None:
-        raise saver.error
-    return {**progress.best, "steps": progress.step, "total_steps": schedule.total_steps}
+    with start(config, data, rank=rank, node=by_node, device=device) as state:
+        loop(state, report, should_stop, should_save)
+    if state.saver.error is not None:
+        raise state.saver.error
+    return {**state.best, "steps": state.step, "total_steps": state.schedule.total_steps}
 
 
 def loop(
-    running: Running,
+    state: TrainingState,
     report: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
     should_save: Callable[[], bool],
 ) -> None:
     """A step after the other, and at the steps that ask for it a line, a validation, a checkpoint."""
-    config, progress, log = running.config, running.progress, running.log
-    model = parallel(progress.network, config)
+    config, schedule, log = state.config, state.schedule, state.log
+    model = parallel(state.network, config)
     finite: list[Tensor] = []  # a flag for every step since the last line
     stopping, saved_s, limit = False, time.monotonic(), config.optim.skip_nonfinite
-    while progress.step < running.schedule.total_steps and not stopping:
-        values, rate = advance(running, model)
-        running.watchdog.beat()
+    while state.step < schedule.total_steps and not stopping:
+        values, rate = advance(state, model)
+        state.watchdog.beat()
         finite.append(values["total"].isfinite() & values["grad_norm"].isfinite())
-        step, epoch = progress.step, running.schedule.epoch(progress.step)
-        validates = running.schedule.validates(step)
+        step, epoch = state.step, schedule.epoch(state.step)
+        validates = schedule.validates(step)
         saves = bool(config.run.checkpoint_every) and step % config.run.checkpoint_every == 0
         asked = world_size() == 1 and should_stop()
         if step % config.run.log_every == 0 or validates or saves or asked:
-            asked = asked or should_stop() or running.saver.error is not None
-            line, all_finite, stopping, saves_now = read(
-                values, torch.stack(finite).all(), stop=asked, save=should_save()
-            )
-            if not all_finite and (limit == 0 or progress.skipped > limit):
-                refuse(running, torch.stack(finite), line)
+            asked = asked or should_stop() or state.saver.error is not None
+            logged = read(values, torch.stack(finite).all(), stop=asked, save=should_save())
+            if not logged.all_finite and (limit == 0 or state.skipped > limit):
+                refuse(state, torch.stack(finite), logged.terms)
             if log is not None:
-                line |= {"learning_rate": rate} | ({"skipped": progress.skipped} if limit else {})
+                line = logged.terms | {"learning_rate": rate} | ({"skipped": state.skipped} if limit else {})
                 log.train(step, epoch, line, len(finite), config.optim.batch_size)
-            finite = []
+            finite, stopping = [], logged.stops
             # only rank 0 saves, so the clocks of the others may differ
-            saves |= saves_now or 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
-        result = validate(running) if validates else None
+            saves |= logged.saves or 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
+        result = validate(state) if validates else None
         if log is not None and result is not None:
-            log.validation(step, epoch, result, is_best=progress.best is result)
+            log.validation(step, epoch, result, is_best=state.best is result)
         if log is not None and (validates or saves or stopping):
-            miou = result["miou"] if result else None
-            save(progress, config, running.data, running.saver, log, miou)
+            save(state, log, result["miou"] if result else None)
             saved_s = time.monotonic()
             log.pause()
         if result is not None:
-            total = running.schedule.total_steps
-            report({**result, "epoch": epoch, "total_steps": total, "seed": config.run.seed})
+            report({**result, "epoch": epoch, "total_steps": schedule.total_steps, "seed": config.run.seed})
 
 
-def refuse(running: Running, finite_T: Tensor, line: dict[str, float]) -> NoReturn:
+def refuse(state: TrainingState, finite_T: Tensor, terms: dict[str, float]) -> NoReturn:
     """Raise FloatingPointError that names the first step that was not finite, of those of `finite_T`, and its
     images."""
-    config, split = running.config, running.config.data.train_split
+    config, split = state.config, state.config.data.train_split
     finite_T = finite_T.double()
     if world_size() > 1:
         dist.all_reduce(finite_T, dist.ReduceOp.MIN)
     first = int(finite_T.argmin())
-    step = running.progress.step - len(finite_T) + 1 + first
+    step = state.step - len(finite_T) + 1 + first
     images = ""
-    if len(running.data.splits[split]) == running.data.rows[split]:  # else this node does not know all rows
+    if len(state.data.splits[split]) == state.data.rows[split]:  # else this node does not know all rows
         keys = row_order.rows_of_step(
-            config.run.seed, step - 1, running.data.rows[split], config.optim.batch_size
+            config.run.seed, step - 1, state.data.rows[split], config.optim.batch_size
         )
-        ids = [running.data.splits[split][row]["id"] for _, row in keys]
+        ids = [state.data.splits[split][row]["id"] for _, row in keys]
         images = f" (images {', '.join(ids[:16])}{', ...' if len(ids) > 16 else ''})"
     raise FloatingPointError(
         f"run {config.run.name}: loss or gradient not finite at step {step}{images}; terms of step "
-        f"{running.progress.step}: {line}; lower optim.learning_rate, set optim.clip_norm, or leave such "
+        f"{state.step}: {terms}; lower optim.learning_rate, set optim.clip_norm, or leave such "
         "steps out with optim.skip_nonfinite, then repeat the command"
     )
 
@@ -293,14 +263,26 @@ def parallel(network: nn.Module, config: Config) -> nn.Module:
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def read(
-    values: dict[str, Tensor], finite: Tensor, *, stop: bool, save: bool
-) -> tuple[dict[str, float], bool, bool, bool]:
-    """The one place where a step waits for the device -> loss terms of the global batch; all finite; any rank
-    stops; any rank saves."""
+@dataclasses.dataclass(frozen=True)
+class LoggedStep:
+    """What is known of a step once the device was waited for, the same on every rank.
+
+    terms: loss terms and grad_norm of the global batch.  all_finite: so were all steps since the last line.
+    stops, saves: a rank asked for it.
+    """
+
+    terms: dict[str, float]
+    all_finite: bool
+    stops: bool
+    saves: bool
+
+
+def read(values: dict[str, Tensor], finite: Tensor, *, stop: bool, save: bool) -> LoggedStep:
+    """The one place where a step waits for the device, and for the other ranks' answers."""
     flags = finite.new_tensor([float(stop), float(save)], dtype=torch.float64)
     packed = torch.cat([torch.stack([v.double() for v in values.values()]), 1 - finite.double()[None], flags])
     if world_size() > 1:
         dist.all_reduce(packed)
     *sums, bad, stops, saves = packed.tolist()
-    return dict(zip(values, (s / world_size() for s in sums), strict=True)), bad == 0, stops > 0, saves > 0
+    terms = dict(zip(values, (total / world_size() for total in sums), strict=True))
+    return LoggedStep(terms, all_finite=bad == 0, stops=stops > 0, saves=saves > 0)
