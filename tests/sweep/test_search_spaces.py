@@ -39,7 +39,7 @@ def test_recipe_lies_inside_the_space_so_that_it_can_be_trial_0(name: str, train
     for dotted, entry in found.space.items():
         section, field = dotted.split(".")
         values = range_of(entry)
-        assert contains(values, getattr(getattr(found.base, section), field)), dotted
+        assert contains(values, getattr(getattr(found.config, section), field)), dotted
 
 
 @pytest.mark.parametrize(

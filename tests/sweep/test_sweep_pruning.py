@@ -150,7 +150,7 @@ def test_trials_are_compared_when_their_warm_ups_are_over(
     make: Callable[..., sweep.Sweep], args: tuple[str, ...], space: str, rung: int
 ) -> None:
     found = make("--loss.method", "agmm", *args, space=space)
-    assert first_rung(found.space, found.base, 900, 40.0) == rung
+    assert first_rung(found.space, found.config, 900, 40.0) == rung
 
 
 def test_before_the_warm_ups_end_nobody_is_pruned(make: Callable[..., sweep.Sweep]) -> None:

@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparseg import config
 from sparseg.common.process import guarded
-from sparseg.config import command_line
+from sparseg.config import command_line, with_overrides
 from sparseg.sweep import runner
 from sparseg.sweep.cost import COSTS
-from sparseg.sweep.space import check_effect, check_space, grid_of, load_file, points_of, space_of
+from sparseg.sweep.points import points_of
+from sparseg.sweep.space import check_effect, check_space, grid_of, load_file, space_of
 from sparseg.sweep.study import METRICS, Sweep, identity
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes")
@@ -46,13 +46,13 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
     own, rest = _split(args, description)
     trainer = _trainer_file(trainers, own.trainer)
     recipe = load_file(trainer)
-    base, dry_run = command_line.parse(recipe.recipe(), rest)
-    if not dry_run and hasattr(recipe, "make_data") and base.data.root == recipe.recipe().data.root:
+    config, dry_run = command_line.parse(recipe.recipe(), rest)
+    if not dry_run and hasattr(recipe, "make_data") and config.data.root == recipe.recipe().data.root:
         recipe.make_data()  # of the demo: nobody has it on disk
-    base = config.with_overrides(base, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
-    if "://" in base.run.storage:
+    config = with_overrides(config, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
+    if "://" in config.run.storage:
         raise ValueError(
-            f"run.storage={base.run.storage}: a sweep keeps Optuna's study in a folder; give one that all "
+            f"run.storage={config.run.storage}: a sweep keeps Optuna's study in a folder; give one that all "
             "nodes reach"
         )
     module = load_file(own.space)
@@ -65,8 +65,8 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
             f"one of {', '.join(METRICS)}"
         )
     grid = grid_of(own.space, space) if sampler == "grid" else None
-    check_space(own.space, space, grid, base)
-    check_effect(own.space, space, base)
+    check_space(own.space, space, grid, config)
+    check_effect(own.space, space, config)
     trials = own.trials if own.trials is not None else len(grid) if grid else TRIALS
     for flag, value in (("--trials", trials), ("--concurrent", own.concurrent)):
         if value < 1:
@@ -74,7 +74,7 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
     sweep = Sweep(
         trainer=trainer,
         arguments=[word for word in rest if word not in ("--dry-run", "--run.fresh")],
-        base=base,
+        config=config,
         space=space,
         grid=grid,
         trials=min(trials, len(grid)) if grid else trials,
@@ -84,7 +84,7 @@ def parse(trainers: Path, args: list[str] | None = None, description: str = "") 
         metric=metric,
         seed=own.seed,
         seeds=tuple(own.seeds or ()),
-        points=points_of(own.space, module, space),
+        points=points_of(own.space, module, space, config),
         keep=own.keep,
         cost=own.cost,
         study_url=own.study,
@@ -97,7 +97,7 @@ def _check_together(path: Path, sweep: Sweep) -> None:
     """Raise ValueError for flags that exclude each other, or need a package that is not there."""
     if sweep.seeds and "run.seed" in sweep.space:
         raise ValueError(f"--seeds: {path} searches run.seed itself; give one or the other")
-    if sweep.base.run.fresh and sweep.study_url not in (None, "journal"):
+    if sweep.config.run.fresh and sweep.study_url not in (None, "journal"):
         raise ValueError(
             f"--run.fresh: the study in {sweep.study_url} stays what it is; give another --sweep.name"
         )

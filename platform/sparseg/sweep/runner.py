@@ -16,8 +16,9 @@ from typing import Any
 import optuna
 from ray import tune
 
-from sparseg import config, launch
+from sparseg import launch
 from sparseg.common.process import Interrupted, reason
+from sparseg.config import from_dict, with_overrides
 from sparseg.launch import prepare
 from sparseg.sweep import results
 from sparseg.sweep.cost import cost_of
@@ -31,25 +32,20 @@ def run_trial(arguments: dict[str, Any]) -> None:
     if "error" in arguments:
         return tune.report({"error": arguments["error"]})
     found = []
-    for settings in map(config.from_dict, arguments["configs"]):
+    configs = [from_dict(values) for values in arguments["configs"]]
+    for config in configs:
         try:
-            found.append(launch.launch(settings, report=tune.report, callbacks=[TuneReportCallback()]))
+            found.append(launch.launch(config, report=tune.report, callbacks=[TuneReportCallback()]))
         except Exception as error:
             return tune.report({"error": reason(error)})
     means = {name: statistics.fmean(best[name] for best in found) for name in METRICS.values()}
     ended = {**found[-1], **means, "scores": found, "finished": True}
     if arguments["cost"]:
         try:
-            ended["cost"] = cost_of(
-                arguments["cost"], [_folder(settings) for settings in arguments["configs"]]
-            )
+            ended["cost"] = cost_of(arguments["cost"], [config.folder for config in configs])
         except ValueError as error:
             ended = {"error": str(error)}
     return tune.report(ended)
-
-
-def _folder(settings: dict[str, Any]) -> Path:
-    return config.from_dict(settings).folder
 
 
 def run(sweep: Sweep) -> dict[str, Any]:
@@ -59,13 +55,13 @@ def run(sweep: Sweep) -> dict[str, Any]:
     Interrupted if the user stopped it; RuntimeError if no trial came to its end.
     """
     with _alone(sweep.folder):
-        base, dataset = prepare.prepare(sweep.base)
-        if str(dataset) != base.data.root and not any(name.startswith("data.") for name in sweep.space):
+        config, dataset = prepare.prepare(sweep.config)
+        if str(dataset) != config.data.root and not any(name.startswith("data.") for name in sweep.space):
             # all trials read the one import that plain runs use, too
-            base = config.with_overrides(base, {"data.shards": str(dataset)})
-        if base.run.fresh:
-            base = prepare.move_aside(base)
-        sweep = dataclasses.replace(sweep, base=base)
+            config = with_overrides(config, {"data.shards": str(dataset)})
+        if config.run.fresh:
+            config = prepare.move_aside(config)
+        sweep = dataclasses.replace(sweep, config=config)
         sweep.folder.mkdir(parents=True, exist_ok=True)
         refuse_other_sweep(sweep)
         study = open_study(sweep)
@@ -91,11 +87,11 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # so Tune need not tell that it finds none
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     at_a_time = min(sweep.concurrent, trials)
-    gpus = launch.start_ray(sweep.base, runs=at_a_time)
+    gpus = launch.start_ray(sweep.config, runs=at_a_time)
     # Ray Train's workers hold the CPUs; drivers that took some too would wait for each other for ever
     needs = {"cpu": 0.0, "node:__internal_head__": 0.001}
-    if sweep.base.resources.workers == 0:
-        needs = {"cpu": sweep.base.resources.cpus_per_worker, "gpu": gpus}
+    if sweep.config.resources.workers == 0:
+        needs = {"cpu": sweep.config.resources.cpus_per_worker, "gpu": gpus}
 
     def told(number: int) -> None:
         found = results.write(sweep, study)
@@ -115,7 +111,7 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
             name=".tune",
             storage_path=str(sweep.folder),
             stop=search.stop,
-            failure_config=tune.FailureConfig(max_failures=sweep.base.resources.max_failures),
+            failure_config=tune.FailureConfig(max_failures=sweep.config.resources.max_failures),
             verbose=0,
         ),
     )

@@ -9,6 +9,7 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from sparseg import config
-from sparseg.config import Config
+from sparseg.config import Config, with_overrides
 from sparseg.launch import prepare
 
 FIELDS_OF = {
@@ -50,6 +50,9 @@ class When:
 
 
 Space = dict[str, BaseDistribution | When]
+
+STEP_TOLERANCE = 1e-8
+"""How far a value may lie beside the grid of a stepped real range, in steps; Optuna's own tolerance."""
 
 
 def uniform(low: float, high: float, *, log: bool = False) -> FloatDistribution:
@@ -101,9 +104,22 @@ def space_of(path: Path, module: types.ModuleType) -> Space:
                 f"{path}: SPACE[{name!r}] must be uniform(..), integers(..), choice(..) or when(..), got "
                 f"{values!r}"
             )
+        if isinstance(values, CategoricalDistribution):
+            _check_options(path, name, values.choices)
         if isinstance(entry, When):
             _check_condition(path, name, entry, space)
     return space
+
+
+def _check_options(path: Path, name: str, options: tuple[Any, ...]) -> None:
+    for number, option in enumerate(options):
+        if not isinstance(option, bool | int | float | str | None):  # a study on disk gives back another one
+            raise ValueError(
+                f"{path}: SPACE[{name!r}] has the option {option!r}; options are texts, numbers, True, False "
+                "or None"
+            )
+        if option in options[:number]:  # a grid would hold its points twice, and train others in their place
+            raise ValueError(f"{path}: SPACE[{name!r}] has the option {option!r} twice; leave one out")
 
 
 def _check_condition(path: Path, name: str, entry: When, space: Space) -> None:
@@ -166,22 +182,6 @@ def plain(entry: BaseDistribution | When) -> Any:
     return json.loads(distribution_to_json(entry))
 
 
-def points_of(path: Path, module: types.ModuleType, space: Space) -> list[dict[str, Any]]:
-    """POINTS of a loaded file: settings to try first.  Raises ValueError naming what the space lacks."""
-    points = getattr(module, "POINTS", [])
-    for number, point in enumerate(points):
-        wanted = fill(space, lambda name, values: point.get(name))  # noqa: B023 - called at once
-        for name in {**point, **wanted}:
-            if name not in point or name not in wanted or not contains(range_of(space[name]), point[name]):
-                near = difflib.get_close_matches(name, list(space), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near and name not in space else ""
-                raise ValueError(
-                    f"{path}: POINTS[{number}] must give a value inside the space for each of "
-                    f"{', '.join(wanted)}; {name!r} is {point.get(name, 'missing')!r}{hint}"
-                )
-    return points
-
-
 def methods_of(space: Space, base: Config) -> tuple[str, ...]:
     """All that trials may have as loss.method."""
     return ends(space["loss.method"]) if "loss.method" in space else (base.loss.method,)
@@ -200,17 +200,29 @@ def check_effect(path: Path, space: Space, base: Config) -> None:
             )
 
 
-def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, base: Config) -> None:
+def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, config: Config) -> None:
     """Raise ValueError naming the key if the configuration refuses a point of the grid, or a range's end."""
-    points = grid if grid else [{name: value} for name, entry in space.items() for value in ends(entry)]
-    for point in points:
-        try:
-            trial = config.with_overrides(base, point)
-            # a point of a grid is whole; of a range's end the backbone that it goes with is not known
-            if grid and any(name == "data.crop_px" or name.startswith("model.") for name in point):
-                prepare.check_network(trial.model, trial.data.crop_px)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    if grid:
+        for point in grid:
+            check_point(str(path), point, config)
+        return
+    for name, entry in space.items():
+        for value in ends(entry):
+            try:  # of one value the backbone that it goes with is not known, so no network is built
+                with_overrides(config, {name: value})
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+
+
+def check_point(where: str, point: dict[str, Any], config: Config) -> None:
+    """Raise ValueError beginning with `where` if a whole point makes a configuration or a network that cannot
+    be."""
+    try:
+        trial = with_overrides(config, point)
+        if any(name == "data.crop_px" or name.startswith("model.") for name in point):
+            prepare.check_network(trial.model, trial.data.crop_px)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def ends(entry: BaseDistribution | When) -> tuple[Any, ...]:
@@ -231,8 +243,45 @@ def propose(trial: optuna.Trial, name: str, values: BaseDistribution) -> Any:
     raise AssertionError(values)
 
 
-def contains(values: BaseDistribution, value: Any) -> bool:
-    """Is the value one that the search may propose?"""
+def value_in(values: BaseDistribution, value: Any) -> Any:
+    """Return a given value as the search itself would propose it: an option, an int, or a float.
+
+    4.0 is the whole number 4, 1 the real number 1.0, a bool no number.  On a stepped real range a value
+    may lie STEP_TOLERANCE of a step beside the grid, as in Optuna.  Raises ValueError saying what is allowed.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    match values:
+        case CategoricalDistribution():
+            for option in values.choices:
+                if option == value and isinstance(option, bool) == isinstance(value, bool):
+                    return option
+        case IntDistribution():
+            inside = number and values.low <= value <= values.high
+            if inside and value == int(value) and (int(value) - values.low) % values.step == 0:
+                return int(value)
+        case FloatDistribution():
+            if number and values.low <= value <= values.high:
+                steps = (value - values.low) / values.step if values.step else 0.0
+                if abs(steps - round(steps)) < STEP_TOLERANCE:
+                    return float(value)
+    raise ValueError(f"must be {allowed(values)}, got {value!r}")
+
+
+def allowed(values: BaseDistribution) -> str:
+    """Say in words which values a range holds."""
     if isinstance(values, CategoricalDistribution):
-        return value in values.choices
-    return isinstance(value, int | float) and values.low <= value <= values.high  # type: ignore[attr-defined]
+        return f"one of {', '.join(map(repr, values.choices))}"
+    assert isinstance(values, IntDistribution | FloatDistribution)
+    kind = "a whole number" if isinstance(values, IntDistribution) else "a real number"
+    step = values.step if values.step is not None and values.step != 1 else None
+    grid = f" in steps of {step:g} from {values.low:g}" if step else ""
+    return f"{kind} in {values.low:g}..{values.high:g}{grid}"
+
+
+def contains(values: BaseDistribution, value: Any) -> bool:
+    """Return whether the search may propose this value."""
+    try:
+        value_in(values, value)
+    except ValueError:
+        return False
+    return True

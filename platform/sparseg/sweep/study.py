@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import OptunaError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
-from sparseg import config
 from sparseg.common.files import write_atomically
 from sparseg.common.process import one_line
-from sparseg.config import Config
+from sparseg.config import Config, to_dict, with_overrides
+from sparseg.sweep.points import enqueue_missing, recipe_point
 from sparseg.sweep.pruning import first_rung, goes_on
-from sparseg.sweep.space import Space, contains, fill, plain, propose, range_of
+from sparseg.sweep.space import Space, fill, plain, propose
 
 METRICS = {"val_miou": "miou", "val_pixel_accuracy": "pixel_accuracy"}
 """Name on the command line -> key of what a validation reports; larger is better."""
@@ -39,11 +38,11 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What the command line says; `base` is the recipe with the trainer's flags, named like the sweep."""
+    """What the command line says; `config` is the recipe with the trainer's flags, named like the sweep."""
 
     trainer: Path
     arguments: list[str]  # the trainer's flags as they were typed
-    base: Config
+    config: Config
     space: Space
     grid: list[dict[str, Any]] | None
     trials: int
@@ -61,29 +60,12 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """STORAGE/SWEEP."""
-        return self.base.folder
-
-
-def _recipe_point(sweep: Sweep) -> dict[str, Any] | None:
-    """The recipe's own values, or None (with a notice) if the space does not hold them."""
-    sections = config.to_dict(sweep.base)
-
-    def own(name: str, values: BaseDistribution) -> Any:
-        section, field = name.split(".")
-        return sections[section][field]
-
-    point = fill(sweep.space, own)
-    for name, value in point.items():
-        entry = sweep.space[name]
-        if not contains(range_of(entry), value):
-            print(f"trial 0 is not the recipe's own setting: its {name}={value} is outside the search space")
-            return None
-    return point
+        return self.config.folder
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
     """What must be the same for a sweep to go on; how it is run (trials, concurrency, pruning) may change."""
-    sections = config.to_dict(sweep.base)
+    sections = to_dict(sweep.config)
     fixed = {f"{part}.{name}": value for part in sections for name, value in sections[part].items()}
     free = ("resources.", "run.", "data.root", "data.shards", "data.cache", "data.loader_processes")
     return {
@@ -100,7 +82,7 @@ def identity(sweep: Sweep) -> dict[str, Any]:
 
 def _completed(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """A saved identity, with the defaults of those wanted fields that the configuration did not have then."""
-    sections = json.loads(json.dumps(config.to_dict(Config())))
+    sections = json.loads(json.dumps(to_dict(Config())))
     defaults = {f"{part}.{name}": value for part in sections for name, value in sections[part].items()}
     return {name: defaults[name] for name in wanted if name in defaults} | saved
 
@@ -147,13 +129,23 @@ def open_study(sweep: Sweep) -> optuna.Study:
             )
     # a study that goes on must not draw again what it drew at its start
     study.sampler = _sampler(sweep.sampler, sweep.seed * 100_003 + len(study.trials))
-    points = sweep.grid or []
-    if not sweep.grid and not study.trials:
-        recipe = _recipe_point(sweep)
-        points = [*sweep.points, *([recipe] if recipe else [])]
-    for point in points:
-        study.enqueue_trial(point, skip_if_exists=True)
+    enqueue_missing(study, first_points(sweep, quiet=bool(study.trials)))
     return study
+
+
+def first_points(sweep: Sweep, *, quiet: bool = False) -> list[dict[str, Any]]:
+    """Return what is tried before the sampler draws: the grid, or POINTS and the recipe itself.
+
+    A recipe that is not in the space is left out, with a note unless `quiet`.
+    """
+    if sweep.grid:
+        return sweep.grid
+    try:
+        return [*sweep.points, recipe_point(sweep.space, sweep.config)]
+    except ValueError as error:
+        if not quiet:
+            print(f"note: the recipe itself is not among the trials: its {error}")
+        return sweep.points
 
 
 def _study_storage(sweep: Sweep) -> Any:
@@ -224,7 +216,7 @@ class StudySearch(Searcher):
             trial.report(value, step)
         # who resumes repeats steps, and those that came since must not count against it a second time
         if trial.user_attrs.get("judged", 0) < step < total:
-            first = first_rung(self.sweep.space, self.sweep.base, total, steps_per_epoch)
+            first = first_rung(self.sweep.space, self.sweep.config, total, steps_per_epoch)
             if not goes_on(self.sweep.scheduler, self.study, trial, step, first):
                 self.pruned.add(trial_id)
                 trial.set_user_attr("pruned", True)
@@ -271,5 +263,5 @@ def trial_configs(sweep: Sweep, number: int, overrides: dict[str, Any]) -> list[
         places = [
             {"run.name": f"seed_{seed}", "run.storage": str(folder), "run.seed": seed} for seed in sweep.seeds
         ]
-    runs = [config.with_overrides(sweep.base, overrides | place | {"run.fresh": False}) for place in places]
-    return [config.to_dict(run) for run in runs]
+    runs = [with_overrides(sweep.config, overrides | place | {"run.fresh": False}) for place in places]
+    return [to_dict(run) for run in runs]
