@@ -54,7 +54,7 @@ def _add_import(commands: Any) -> None:
     add.add_argument(
         "--format",
         default="auto",
-        choices=["auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco", "voc"],
+        choices="auto png whats-the-point scribblesup csv labelme label-studio cvat coco voc".split(),
         help="what is at --labels (default: looks at the files and says what it took)",
     )
     add.add_argument("--stroke-width", type=float, default=1.0, metavar="PX", help="of points and lines")

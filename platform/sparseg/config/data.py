@@ -59,7 +59,16 @@ class DataConfig:
     """Folder of PNG label masks, or a file or folder of points, strokes, tags or boxes (default: the
     layout's own place)."""
     label_format: Literal[
-        "auto", "png", "whats-the-point", "scribblesup", "csv", "labelme", "cvat", "coco", "voc"
+        "auto",
+        "png",
+        "whats-the-point",
+        "scribblesup",
+        "csv",
+        "labelme",
+        "label-studio",
+        "cvat",
+        "coco",
+        "voc",
     ] = "auto"
     """What is at `label_path`; `auto` looks at the files and says what it took."""
     stroke_px: float = 1.0

@@ -71,8 +71,10 @@ def draw(
 ) -> tuple[np.ndarray, list[Stroke]]:
     """Strokes -> label (H, W) uint8 with codes, and the strokes that left a pixel on it.
 
-    Class 0 first, then as listed: an object's click on a pixel of the background wins.  A point outside the
-    image is dropped, also where its disc would reach in; lines, polygons and masks are clipped to the image.
+    They are drawn as listed, which is the order of the tool that made them, so that the later one wins.  Of
+    clicks that follow each other, those of class 0 are drawn first: there is no order in which an annotator
+    clicks, and an object's click on a pixel of the background wins.  A point outside the image is dropped,
+    also where its disc would reach in; lines, polygons and masks are clipped to the image.
     `count` receives: points, strokes (drawn); points_outside, strokes_outside (dropped,
     no pixel of them lies in the image); vertices_outside (of
     lines and polygons that were drawn); points_overdrawn, strokes_overdrawn (pixels of another class that
@@ -80,7 +82,7 @@ def draw(
     """
     label_HW = np.full(shape, UNLABELLED, dtype=np.uint8)
     drawn = []
-    for stroke in sorted(strokes, key=lambda stroke: stroke.class_id != 0):
+    for stroke in drawing_order(strokes):
         unit = "points" if stroke.kind == "point" else "strokes"
         is_there = False
         for rows, columns in pixels(stroke, shape):
@@ -99,6 +101,14 @@ def draw(
             count.update({"vertices_outside": outside} if outside else {})
         drawn.append(stroke)
     return label_HW, drawn
+
+
+def drawing_order(strokes: Iterable[Stroke]) -> list[Stroke]:
+    """Strokes as listed, but in every row of points that stand together those of class 0 first."""
+    ordered: list[Stroke] = []
+    for _, together in itertools.groupby(strokes, key=lambda stroke: stroke.kind == "point"):
+        ordered += sorted(together, key=lambda stroke: stroke.kind == "point" and stroke.class_id != 0)
+    return ordered
 
 
 def vertices_outside(stroke: Stroke, shape: tuple[int, int]) -> int:

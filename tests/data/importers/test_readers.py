@@ -19,11 +19,13 @@ from PIL import Image
 from sparseg import cli
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data import importers, shards
+from sparseg.data.importers.layouts.voc import VOC_NAMES
 from sparseg.data.importers.readers import (
     coco,
     csv,
     cvat,
     detect_format,
+    label_studio,
     labelme,
     points,
     read_strokes,
@@ -108,9 +110,32 @@ COCO: dict[str, Any] = {
          "segmentation": [[1, 2, 9, 2, 9, 8.5], [0, 0, 1, 0, 1, 1]]},
         {"id": 2, "image_id": 7, "category_id": 3, "iscrowd": 1,
          "segmentation": {"size": [2, 3], "counts": [1, 4, 1]}},
-        {"id": 3, "image_id": 7, "category_id": 90, "segmentation": [], "keypoints": [1, 1, 2]},
+        {"id": 3, "image_id": 7, "category_id": 90, "segmentation": [],
+         "keypoints": [1, 1.5, 2, 0, 0, 0, 2, 0, 1], "num_keypoints": 2},
+        {"id": 4, "image_id": 8, "category_id": 3, "bbox": [1, 2, 3, 4], "keypoints": [0, 0, 0]},
     ],
 }  # fmt: skip
+LABEL_STUDIO: list[dict[str, Any]] = [
+    {
+        "id": 1,
+        "data": {"image": "/data/upload/1/0a1b2c3d-img_0.jpg"},
+        "annotations": [
+            {
+                "id": 5,
+                "was_cancelled": False,
+                "created_at": "2026-03-09T22:16:08.728353Z",
+                "result": [
+                    {"id": "a", "type": "keypointlabels", "original_width": 32, "original_height": 24,
+                     "image_rotation": 0,
+                     "value": {"x": 12.5, "y": 25, "width": 0.5, "keypointlabels": ["tree"]}},
+                    {"id": "b", "type": "polygonlabels", "original_width": 32, "original_height": 24,
+                     "value": {"points": [[25, 50], [75, 50], [75, 100]], "polygonlabels": ["ground"]}},
+                ],
+            }
+        ],
+        "predictions": [],
+    }
+]  # fmt: skip
 FORMATS: dict[str, tuple[Callable[..., Any], str, Any]] = {
     "whats-the-point": (points.read, "points.json", POINTS),
     "scribblesup": (scribblesup.read, "img_0.xml", SCRIBBLES),
@@ -118,6 +143,7 @@ FORMATS: dict[str, tuple[Callable[..., Any], str, Any]] = {
     "labelme": (labelme.read, "img_0.json", LABELME),
     "cvat": (cvat.read, "annotations.xml", CVAT),
     "coco": (coco.read, "instances.json", COCO),
+    "label-studio": (label_studio.read, "project.json", LABEL_STUDIO),
 }
 
 
@@ -143,7 +169,7 @@ def test_scribblesup(tmp_path: Path) -> None:
 
 
 def test_scribblesups_names_become_vocs(tmp_path: Path) -> None:
-    names = importers.layout_voc.VOC_NAMES
+    names = VOC_NAMES
     theirs = "background plane bike bird boat bottle bus car cat chair cow table dog horse motorbike person"
     theirs += " plant sheep sofa train monitor"
     text = "".join(
@@ -195,7 +221,7 @@ def test_labelme(tmp_path: Path) -> None:
     [
         ("img_0.jpg", "img_0"), ("other.png", "other"), ("sub/other.png", "sub/other"),
         (None, "img_0"), ("", "img_0"),
-        ("../images/img_0.jpg", "img_0"), ("..\\images\\img_0.jpg", "img_0"),
+        ("../images/img_0.jpg", "/images/img_0"), ("..\\images\\img_0.jpg", "/images/img_0"),
     ],
 )  # fmt: skip
 def test_labelmes_image_path_names_the_image(tmp_path: Path, path: str | None, name: str) -> None:
@@ -242,14 +268,30 @@ def test_coco(tmp_path: Path) -> None:
     found = read(tmp_path, "coco")
     column_by_column = np.array([[0, 1, 1], [1, 1, 0]], dtype=bool)
     assert found.strokes == {
-        "img_0": [mask_stroke(0, column_by_column)],
+        "img_0": [mask_stroke(0, column_by_column), point(1, 1.5, 1), point(1, 0, 2)],
         "img_1": [Stroke(1, "polygon", (2, 2, 8.5), (1, 9, 9)), Stroke(1, "polygon", (0, 0, 1), (0, 1, 1))],
     }
     assert found.sizes == {"img_0": (2, 3), "img_1": (10, 20)}
     assert found.notes == [
-        "1 COCO annotations have keypoints, which were left out",
-        "1 COCO annotations without a segmentation were left out",
+        "1 COCO annotations without a segmentation or keypoints were left out",
+        "2 COCO keypoints were read as points of their annotation's category",
     ]
+
+
+def test_coco_keypoints_beside_a_segmentation(tmp_path: Path) -> None:
+    both = {"image_id": 8, "category_id": 90, "segmentation": [[1, 2, 9, 2, 9, 8.5]], "keypoints": [4, 3, 1]}
+    found = read(tmp_path, "coco", {**COCO, "annotations": [both]}, width_px=3)
+    assert found.strokes["img_1"] == [Stroke(1, "polygon", (2, 2, 8.5), (1, 9, 9)), point(1, 3, 4, 3)]
+
+
+def test_coco_keeps_its_order_where_masks_overlap(tmp_path: Path) -> None:
+    square = [[0, 0, 4, 0, 4, 4, 0, 4]]
+    rle = {"size": [10, 20], "counts": [0, 2, 198]}
+    shapes = [{"image_id": 8, "category_id": 90, "segmentation": square},
+              {"image_id": 8, "category_id": 3, "segmentation": rle}]  # fmt: skip
+    for order, wanted in ((shapes, 0), (shapes[::-1], 1)):
+        strokes = read(tmp_path, "coco", {**COCO, "annotations": order}).strokes["img_1"]
+        assert draw(strokes, (10, 20), Counter())[0][1, 0] == wanted
 
 
 def with_rle(counts: Any, size: Any = (2, 3)) -> dict[str, Any]:
@@ -297,7 +339,7 @@ def test_the_format_is_found(tmp_path: Path, label_format: str) -> None:
     assert detect_format(file) == detect_format(tmp_path) == label_format
     for declared in ("auto", label_format):
         found, annotations = read_strokes([file], declared, NAMES, 1.0)
-        assert found == label_format and "img_0" in annotations.strokes
+        assert found == label_format and any(name.endswith("img_0") for name in annotations.strokes)
     for other in set(FORMATS) - {label_format}:
         with pytest.raises(ValueError, match=rf"({other} is read from|read as {other}, but it is a)"):
             read_strokes([file], other, NAMES, 1.0)
@@ -321,7 +363,9 @@ def test_a_folder_of_pngs_is_png(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", [1], r"a\.json: format not recognised.*it is no object"),
+        ("a.json", [1], r"a\.json: format not recognised.*Label Studio.*it is a list"),
+        ("a.json", [], r"a\.json: format not recognised.*it is a list"),
+        ("a.json", 3, r"a\.json: format not recognised.*it is a int"),
         ("a.json", {"type": "FeatureCollection"}, r"a\.json: format not recognised.*found 'type'"),
         ("a.xml", "<kml/>", r"a\.xml: format not recognised.*root is <kml>"),
         (
@@ -355,20 +399,18 @@ def click(**values: Any) -> dict[str, Any]:
 
 BOMB = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
 EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+JSON_FORMATS = ("whats-the-point", "labelme", "coco", "label-studio")
 SHAPE = ["shapes", 0]
 SEG = ["annotations", 0, "segmentation"]
 REFUSED: list[tuple[str, Any, str]] = [
     # files
     *((name, b"", "is empty") for name in FORMATS),
     *((name, codecs.BOM_UTF8 + b" \n ", "is empty") for name in FORMATS),
-    *((name, b"\xff\xfe{\x00", "not UTF-8 text") for name in ("whats-the-point", "csv", "labelme", "coco")),
-    *((name, '{"a": ', "no valid JSON") for name in ("whats-the-point", "labelme", "coco")),
-    *((name, "[" * 200_000, "JSON nested too deep") for name in ("whats-the-point", "labelme", "coco")),
-    *((name, "[1, 2]", "not a What's|must be an object") for name in ("whats-the-point", "labelme", "coco")),
-    *(
-        (name, '{"a": 1' + "0" * 9999 + "}", "no valid JSON")
-        for name in ("whats-the-point", "labelme", "coco")
-    ),
+    *((name, b"\xff\xfe{\x00", "not UTF-8 text") for name in (*JSON_FORMATS, "csv")),
+    *((name, '{"a": ', "no valid JSON") for name in JSON_FORMATS),
+    *((name, "[" * 200_000, "JSON nested too deep") for name in JSON_FORMATS),
+    *((name, "[1, 2]", "not a What's|must be an object") for name in JSON_FORMATS),
+    *((name, '{"a": 1' + "0" * 9999 + "}", "no valid JSON") for name in JSON_FORMATS),
     ("whats-the-point", '{"a": [], "a": []}', "no valid JSON .*'a' occurs twice"),
     *(
         (name, text, "no valid XML")
@@ -389,8 +431,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     # image names
     *(
-        (name, content, "leaves the folder of the images")
-        for path in ("../x.jpg", "/etc/passwd", "a\\b.jpg", "C:x.jpg", "a/../../x.jpg")
+        (name, content, "names no file; write its name")
+        for path in ("..", "/", "C:", "../..")
         for name, content in (
             ("whats-the-point", {path: []}),
             ("csv", f"image,row,column,label\n{path},1,1,tree\n"),
@@ -462,8 +504,12 @@ REFUSED: list[tuple[str, Any, str]] = [
     # shapes
     ("whats-the-point", {"img_0": [{"x": 1, "cls": 1}]}, "img_0: lacks 'y'; it has 'x', 'cls'"),
     ("whats-the-point", {"img_0": ["x"]}, "img_0: must be an object with 'y'"),
-    ("csv", "image,row,label\na,1,tree\n", r"line 1: no column 'column'.*found 'image,row,label'"),
-    ("csv", "a,1,2,tree\n", "line 1: no column 'image' or 'name'"),
+    (
+        "csv",
+        "image,row,label\na,1,tree\n",
+        r"line 1: no columns row,column nor x,y.*found 'image,row,label'$",
+    ),
+    ("csv", "a,1,2,tree\n", "line 1: no columns row,column nor x,y; .*--label tag"),
     ("csv", "image,row,row,column,label\na,1,1,2,tree\n", "line 1: more than one column 'row'"),
     ("csv", "image,row,column,label\na,1,2\n", "line 2: 3 fields, but the header has 4"),
     ("csv", "image,row,column,label\na,1,2,wall, brick\n", "line 2: 5 fields.*quotes"),
@@ -484,7 +530,7 @@ REFUSED: list[tuple[str, Any, str]] = [
             changed(LABELME, [*SHAPE, "shape_type"], v),
             "shape 1: shape_type .* is not read, only point",
         )
-        for v in ("mask", "points", None, 3, [])
+        for v in ("brush", "", 3, [])
     ),
     *(
         ("labelme", changed(LABELME, [*SHAPE, "points"], v), "shape 1: ")
@@ -496,9 +542,7 @@ REFUSED: list[tuple[str, Any, str]] = [
         "shape 5: a rectangle of 3",
     ),
     ("labelme", changed(LABELME, ["shapes", 3, "points"], [[1, 2], [3, 4]]), "shape 4: a polygon needs .* 3"),
-    ("cvat", CVAT.replace("<box", "<cuboid"), "shape 5: <cuboid> is not read, only points"),
-    ("cvat", CVAT.replace("<box", "<ellipse"), "shape 5: <ellipse> is not read, only points"),
-    ("cvat", "<annotations><track/></annotations>", "holds video tracks; .*CVAT for images"),
+    ("cvat", CVAT.replace("<box", "<blob"), "shape 5: <blob> is not read, only points"),
     ("cvat", CVAT.replace('name="img_0.jpg" ', ""), "image '0': the image's name must be a text"),
     ("cvat", CVAT.replace(' width="32"', ""), "width: '' is no number"),
     ("cvat", CVAT.replace("1, 4, 1", "1, 4, 2"), "shape 6: rle counts 7 pixels but its box of 3x2 has 6"),
@@ -650,6 +694,25 @@ def files_for(label_format: str, ids: list[str], place: Path) -> Path:
                 for name in ids
             )
             save(place, "annotations.xml", f"<annotations><version>1.1</version>{images}</annotations>")
+        case "label-studio":
+            original = {"original_width": fixtures.WIDTH, "original_height": fixtures.HEIGHT}
+            values = [
+                ("keypointlabels", "tree", {"x": 100 * 3.5 / 32, "y": 100 * 2.5 / 24, "width": 0.4}),
+                (
+                    "rectanglelabels",
+                    "wall, brick",
+                    {"x": 12.5, "y": 1000 / 24, "width": 12.5, "height": 400 / 24},
+                ),
+            ]
+            result = [{"type": t, **original, "value": {**value, t: [label]}} for t, label, value in values]
+            tasks = [
+                {
+                    "data": {"image": f"/data/upload/1/0a1b2c3d-{name}.jpg"},
+                    "annotations": [{"result": result}],
+                }
+                for name in ids
+            ]
+            return save(place, "project.json", tasks)
         case "coco":
             images = [{"id": n, "file_name": f"{name}.jpg", **size} for n, name in enumerate(ids)]
             segmentation: list[Any] = [
@@ -687,7 +750,7 @@ def test_the_command_imports_every_format(
             wanted[7, 4] = 0
         case "scribblesup" | "labelme" | "cvat":
             wanted[7] = 0
-    if label_format in ("labelme", "cvat", "coco"):
+    if label_format in ("labelme", "cvat", "coco", "label-studio"):
         wanted[10:14, 4:8] = 2
     opened = shards.open(tmp_path / "out")
     assert (
@@ -761,7 +824,7 @@ def test_annotated_images_outside_train_are_reported_and_unused(tmp_path: Path) 
 @pytest.mark.shared
 def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
     files = sorted((shared_data / "annotations" / "labelme").glob("*.json"))
-    names = importers.layout_voc.VOC_NAMES
+    names = list(VOC_NAMES)
     found = labelme.read(files, names)
     assert {name: len(strokes) for name, strokes in found.strokes.items()} == {
         file.stem: len(json.loads(file.read_text())["shapes"]) for file in files
@@ -777,7 +840,7 @@ def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
 
 @pytest.mark.shared
 def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
-    names = importers.layout_voc.VOC_NAMES
+    names = list(VOC_NAMES)
     found = labelme.read(sorted((shared_data / "annotations" / "labelme").glob("*.json")), names)
     compared = 0
     for name, strokes in found.strokes.items():
@@ -794,7 +857,7 @@ def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
 @pytest.mark.shared
 def test_genuine_clicks_of_all_of_voc(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "whats_the_point"
-    names = importers.layout_voc.VOC_NAMES
+    names = VOC_NAMES
     assert detect_format(folder) == "whats-the-point"
     clicks = points.read([folder / "voc_whats_the_point.json"], names).strokes
     assert (len(clicks), sum(map(len, clicks.values()))) == (12_180, 32_697)

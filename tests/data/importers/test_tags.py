@@ -46,7 +46,7 @@ FORMATS: dict[str, tuple[Callable[..., Any], str, Any]] = {
 }
 WANTED = {
     "csv": {"img_0": [2, 1, 0], "img_1": []},
-    "coco": {"img_0": [0, 1], "img_1": [1]},  # the second without a segmentation
+    "coco": {"img_0": [0, 1], "img_1": [1, 0]},  # the second without a segmentation
     "cvat": {"img_0": [1], "img_1": []},
     "voc": {"img_0": [1]},
 }
@@ -98,13 +98,14 @@ def test_a_background_that_nobody_tags_is_presumed_and_said() -> None:
 @pytest.mark.parametrize(
     ("label_format", "content", "message"),
     [
-        ("csv", "image,row,column,label\na,1,1,tree\n", r"a CSV of points, .* column and row.*--label point"),
+        ("csv", "image,row,column,label\na,1,1,tree\n", r"a CSV of points, .* row and column.*--label point"),
         ("csv", "image,row,label\na,1,tree\n", "a CSV of points, for it has a column row,"),
-        ("csv", "image,class\na,tree\n", "no column 'label' .* image,label .*found 'image,class'$"),
+        ("csv", "image,kind\na,tree\n", "no column 'label code' for .* image,label, found 'image,kind'$"),
+        ("csv", "image,x,y,label\na,1,1,tree\n", "a CSV of points, for it has a column y and x,"),
         ("csv", "image,label\na,trie\n", r"line 2: unknown class 'trie'; did you mean 'tree'"),
         ("csv", "image,label\na,tree;3\n", r"line 2: class id 3; ids are 0\.\.2"),
         ("csv", "image,label\nx.jpg,tree\nx.png,tree\n", "line 3: images .* have the same id x"),
-        ("csv", "image,label\n../x.jpg,tree\n", "line 2: image '../x.jpg' leaves the folder"),
+        ("csv", "image,label\n..,tree\n", "line 2: image '..' names no file"),
         ("csv", "image,label\na,tree,wall\n", "line 2: 3 fields, but the header has 2"),
         ("coco", {**test_readers.COCO, "categories": []}, "annotation 1: category_id 90 is not among"),
         ("cvat", test_readers.CVAT.replace('tag label="tree"', 'tag label="x"'), "shape 1: unknown class"),
@@ -128,7 +129,8 @@ def test_refused_in_one_line_that_names_the_file(
 def test_formats_and_label_kinds_that_do_not_fit(tmp_path: Path) -> None:
     tags = test_readers.save(tmp_path, "tags.csv", CSV)
     with pytest.raises(
-        ValueError, match=r"no column 'row'.*found 'label,image' \(tags of whole images: --label tag\)"
+        ValueError,
+        match=r"no columns row,column nor x,y.*found 'label,image' \(tags of whole images: --label tag\)",
     ):
         read_strokes([tags], "auto", NAMES, 1.0, "point")
     labelme = test_readers.save(tmp_path, "img_0.json", test_readers.LABELME)

@@ -16,7 +16,7 @@ from sparseg.data.importers.files import label_files, nearest, read_lines, some
 
 READ_KINDS = ("point", "scribble", "clicks", "block", *PIXELLESS)
 STROKE_SUFFIXES = {
-    **{"whats-the-point": ".json", "labelme": ".json", "coco": ".json"},
+    **{"whats-the-point": ".json", "labelme": ".json", "coco": ".json", "label-studio": ".json"},
     **{"scribblesup": ".xml", "cvat": ".xml", "voc": ".xml", "csv": ".csv"},
 }
 """Format of point and stroke files, of tags and boxes -> the suffix it is read from."""

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from sparseg.config import PIXELLESS
 from sparseg.data.importers.files import some
-from sparseg.data.importers.readers import coco, csv, cvat, labelme, points, scribblesup, voc
+from sparseg.data.importers.readers import (
+    coco,
+    csv,
+    cvat,
+    label_studio,
+    labelme,
+    points,
+    scribblesup,
+    voc,
+)
 from sparseg.data.importers.readers.parsing import (
     json_format,
     read_json,
@@ -44,9 +53,14 @@ def _format_of(files: Sequence[Path]) -> str:
         case ".json":
             content = read_json(file)
             found = json_format(content)
-            seen = f"found {some(map(shown, content), 6)}" if isinstance(content, dict) else "it is no object"
+            seen = (
+                f"found {some(map(shown, content), 6)}"
+                if isinstance(content, dict)
+                else f"it is a {type(content).__name__}"
+            )
             looked = (
-                'What\'s-the-Point ({"id": [...]}), labelme ("shapes") nor COCO ("images", "annotations")'
+                'What\'s-the-Point ({"id": [...]}), labelme ("shapes"), COCO ("images", "annotations") nor '
+                'Label Studio ([{"data", "annotations"}])'
             )
         case _:
             # VOC's file of an image without an object looks as ScribbleSup's of one without a stroke
@@ -98,6 +112,22 @@ def read_strokes(
     return found, presume_background(read, names) if kind == "tag" else read
 
 
+def class_names(files: Sequence[Path], label_format: str = "auto") -> list[str]:
+    """The classes that annotation files name, in their tool's own order where it has one, without void ones.
+
+    COCO: by category id; CVAT: the task's label list; labelme: labels.txt, else the alphabet with
+    _background_ first; Label Studio, CSV, VOC, ScribbleSup: the alphabet.  Empty where the files have class
+    ids only (What's-the-Point, a CSV of numbers).  Raises ValueError naming the file.
+    """
+    found = _format_of(files) if label_format == "auto" else label_format
+    modules = {"whats-the-point": points, "label-studio": label_studio}
+    named = {
+        **modules,
+        **{m.__name__.rpartition(".")[2]: m for m in (coco, csv, cvat, labelme, scribblesup, voc)},
+    }
+    return named[found].class_names(files)
+
+
 def _reader(label_format: str, kind: Kind) -> Reader:
     match label_format:
         case "whats-the-point":
@@ -108,6 +138,8 @@ def _reader(label_format: str, kind: Kind) -> Reader:
             return csv.read_tags if kind == "tag" else csv.read
         case "labelme":
             return functools.partial(labelme.read, kind=kind)
+        case "label-studio":
+            return label_studio.read
         case "cvat":
             return functools.partial(cvat.read, kind=kind)
         case "voc":

@@ -1,6 +1,6 @@
 """COCO JSON: images, categories, and annotations whose `segmentation` is polygons or run lengths (RLE).
 
-A `bbox` is [x, y, width, height].
+A `bbox` is [x, y, width, height], `keypoints` are [x, y, v, ...] where v is 0 for one that is not annotated.
 
 https://cocodataset.org/#format-data: polygons [[x, y, x, y, ...], ...]; RLE {"size": [h, w], "counts"} counts
 pixels column by column, unset ones first, as a list, or packed into a string.  The string is unpacked here,
@@ -22,6 +22,7 @@ from sparseg.data.importers.readers.parsing import (
     expect,
     field,
     image_id,
+    is_void,
     json_format,
     once,
     position,
@@ -38,17 +39,17 @@ from sparseg.data.strokes import Annotations, Stroke, mask_stroke
 def read(
     files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: Kind = "strokes"
 ) -> Annotations:
-    """Filled polygons and masks of every annotation, in their order; crowds count as their class.
+    """Filled polygons and masks of every annotation, in their order, and keypoints as points of the width.
 
-    Categories are matched to the classes by NAME; those that no annotation uses may be unknown.  Keypoints,
-    and annotations without a segmentation, are left out and counted.  Polygons may reach outside.  Of kind
-    `tag` an image's categories are read, of kind `box` every annotation's bbox, and no segmentation.
-    `width_px` has no use here.  Raises ValueError naming file and annotation.
+    Categories are matched to the classes by NAME; those that no annotation uses may be unknown.  Crowds count
+    as their class; keypoints do too, and are counted.  What has neither shape nor keypoint is left out and
+    counted.  Polygons may reach outside.  Of kind `tag` an image's categories are read, of kind `box` every
+    annotation's bbox, and nothing else.  Raises ValueError naming file and annotation.
     """
     strokes: dict[str, list[Stroke]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     seen: dict[str, str] = {}
-    left_out: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for file in files:
         content = read_json(file)
         expect(file, json_format(content), "coco")
@@ -70,8 +71,25 @@ def read(
                 case "box":
                     strokes[name].append(_box(annotation, category, names, where))
                 case _:
-                    strokes[name] += _strokes(annotation, category, names, sizes[name], where, left_out)
-    return Annotations(strokes, sizes, [f"{number} {what}" for what, number in left_out.items()])
+                    found = _strokes(annotation, category, names, sizes[name], width_px, where)
+                    strokes[name] += found
+                    points = sum(stroke.kind == "point" for stroke in found)
+                    count["COCO annotations without a segmentation or keypoints were left out"] += not found
+                    count["COCO keypoints were read as points of their annotation's category"] += points
+    return Annotations(strokes, sizes, [f"{number} {what}" for what, number in count.items() if number])
+
+
+def class_names(files: Sequence[Path]) -> list[str]:
+    """The categories by id, those of the first file first; void ones are left out.  Raises ValueError."""
+    found: dict[str, None] = {}
+    for file in files:
+        content = read_json(file)
+        expect(file, json_format(content), "coco")
+        categories = sorted(
+            _categories(content, file).items(), key=lambda item: (isinstance(item[0], str), item[0])
+        )
+        found |= {name.strip(): None for _, name in categories if not is_void(name)}
+    return list(found)
 
 
 def _key(entry: Any, name: str, where: str) -> int | str:
@@ -133,16 +151,33 @@ def _strokes(
     category: str,
     names: list[str],
     shape: tuple[int, int],
+    width_px: float,
     where: str,
-    left_out: Counter[str],
 ) -> list[Stroke]:
-    if "keypoints" in annotation:
-        left_out["COCO annotations have keypoints, which were left out"] += 1
+    points = _keypoints(annotation.get("keypoints"), where)
     segmentation = annotation.get("segmentation")
-    if segmentation is None or segmentation == []:
-        left_out["COCO annotations without a segmentation were left out"] += 1
+    if segmentation in (None, []) and not points:
         return []
     k = class_id(category, names, where)
+    shapes = [] if segmentation in (None, []) else _shapes(segmentation, k, shape, where)
+    return shapes + [Stroke(k, "point", (y,), (x,), width_px) for y, x in points]
+
+
+def _keypoints(keypoints: Any, where: str) -> list[tuple[float, float]]:
+    """[x, y, v, x, y, v, ...] -> (y, x) of those that are annotated, v > 0."""
+    if keypoints is None:
+        return []
+    if not isinstance(keypoints, list) or len(keypoints) % 3:
+        raise ValueError(f"{where}: keypoints must be [x, y, v, x, y, v, ...], got {shown(keypoints)}")
+    points = []
+    for at in range(0, len(keypoints), 3):
+        if whole(keypoints[at + 2], f"{where}, v of keypoint {at // 3 + 1}", 0, 2):
+            x, y = (position(value, f"{where}, keypoint {at // 3 + 1}") for value in keypoints[at : at + 2])
+            points.append((y, x))
+    return points
+
+
+def _shapes(segmentation: Any, k: int, shape: tuple[int, int], where: str) -> list[Stroke]:
     if isinstance(segmentation, dict):
         return [mask_stroke(k, _mask(segmentation, shape, where))]
     if not isinstance(segmentation, list):

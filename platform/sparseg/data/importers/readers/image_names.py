@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import unquote
 
 from sparseg.data.importers.files import some
+from sparseg.data.importers.readers.parsing import ELSEWHERE
 from sparseg.data.strokes import Annotations
 
 Target = tuple[str, str]
 """Split and id of an image."""
+
+UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of every uploaded file."""
 
 
 def resolve(annotations: Annotations, ids: Mapping[str, Iterable[str]], where: str) -> Annotations:
@@ -16,24 +24,28 @@ def resolve(annotations: Annotations, ids: Mapping[str, Iterable[str]], where: s
 
     An image is called by its id (`x/a`), also behind its split (`train/x/a`).  A path means the image whose
     name it ends in, the longest such name (`images/train/x/a`, or of image `a` any `b/a`); else the one image
-    whose id ends in the path (`a`).  What means none keeps its path; an image of another split whose id is
+    whose id ends in the path (`a`).  A path from elsewhere (`/home/me/b/a`, see `image_id`) means the one
+    image with which it shares the longest end.  Where nothing is called so, the same is tried with names
+    composed as Unicode's NFC, then without regard to case, and all that with `%20` decoded and without the
+    prefix of Label Studio's uploads.  What means none keeps its path; an image of another split whose id is
     also one of train is called `split/id`.
 
     Raises ValueError for a path that may mean two images, and for two paths that mean one.
     """
-    names, ends = _called(ids)
+    ids = {split: list(own) for split, own in ids.items()}
+    spellings = [_Names.of(ids, spelled) for spelled in (str, _composed, _caseless)]
     train = set(ids.get("train", ()))
     strokes, sizes = {}, {}
     paths: dict[str, str] = {}
     for path, own in annotations.strokes.items():
-        targets = _meant(path, names, ends)
+        targets = _meant(path, spellings)
         meant = sorted({name for _, name in targets})
         if len(meant) > 1:
             raise ValueError(
                 f"{where}: {path!r} may mean image {meant[0]} or {some(meant[1:])}; write the path below "
                 "images/"
             )
-        key = path
+        key = path.removeprefix(ELSEWHERE)
         if meant:
             splits = {split for split, _ in targets}
             key = meant[0]
@@ -51,24 +63,57 @@ def resolve(annotations: Annotations, ids: Mapping[str, Iterable[str]], where: s
     return Annotations(strokes, sizes, annotations.notes)
 
 
-def _called(ids: Mapping[str, Iterable[str]]) -> tuple[dict[str, set[Target]], dict[str, set[Target]]]:
-    """Name -> the images that are called so; end of an id behind one of its slashes -> whose it is."""
-    names: dict[str, set[Target]] = {}
-    ends: dict[str, set[Target]] = {}
-    for split, own in ids.items():
-        for name in own:
-            for called in (name, f"{split}/{name}"):
-                names.setdefault(called, set()).add((split, name))
-            for end in _ends(name)[1:]:
-                ends.setdefault(end, set()).add((split, name))
-    return names, ends
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    """What the images are called, in one way of spelling."""
+
+    spelled: Callable[[str], str]
+    names: dict[str, set[Target]]
+    """Name -> the images that are called so."""
+    ends: dict[str, set[Target]]
+    """End of an id behind one of its slashes, or the id behind images/, where it lies -> whose it is."""
+
+    @classmethod
+    def of(cls, ids: Mapping[str, Iterable[str]], spelled: Callable[[str], str]) -> _Names:
+        """The names of a dataset's images."""
+        names: dict[str, set[Target]] = {}
+        ends: dict[str, set[Target]] = {}
+        for split, own in ids.items():
+            for name in own:
+                for called in (name, f"{split}/{name}"):
+                    names.setdefault(spelled(called), set()).add((split, name))
+                for end in (f"images/{name}", *_ends(name)[1:]):
+                    ends.setdefault(spelled(end), set()).add((split, name))
+        return cls(spelled, names, ends)
+
+    def meant(self, path: str) -> set[Target]:
+        """The images that a path may mean; none if nothing is called so."""
+        ends = _ends(self.spelled(path.removeprefix(ELSEWHERE)))
+        if not path.startswith(ELSEWHERE):
+            return next((self.names[end] for end in ends if end in self.names), self.ends.get(ends[0], set()))
+        for end in ends:
+            if found := self.names.get(end, set()) | self.ends.get(end, set()):
+                return found
+        return set()
 
 
-def _meant(path: str, names: dict[str, set[Target]], ends: dict[str, set[Target]]) -> set[Target]:
-    for end in _ends(path):
-        if end in names:
-            return names[end]
-    return ends.get(path, set())
+def _meant(path: str, spellings: list[_Names]) -> set[Target]:
+    """The images that a path may mean, in the strictest spelling in which it means any."""
+    folder, slash, last = path.rpartition("/")
+    for written in dict.fromkeys((path, f"{folder}{slash}{UPLOAD_PREFIX.sub('', last, count=1)}")):
+        for decoded in dict.fromkeys((written, unquote(written))):
+            for spelling in spellings:
+                if targets := spelling.meant(decoded):
+                    return targets
+    return set()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _caseless(name: str) -> str:
+    return _composed(_composed(name).casefold())
 
 
 def _ends(path: str) -> list[str]:

@@ -96,6 +96,8 @@ def read_xml(file: Path) -> Any:
 
 def json_format(content: Any) -> str | None:
     """The format that a JSON file is of, by its outermost names."""
+    if _is_label_studio(content):
+        return "label-studio"
     if not isinstance(content, dict):
         return None
     if "shapes" in content:
@@ -105,6 +107,16 @@ def json_format(content: Any) -> str | None:
     if all(isinstance(value, list) for value in content.values()):
         return "whats-the-point"
     return None
+
+
+def _is_label_studio(content: Any) -> bool:
+    """Whether it is a task with its data and annotations, a list of such, or of JSON_MIN's records."""
+    first = content[0] if isinstance(content, list) and content else content
+    if not isinstance(first, dict) or "shapes" in first or "images" in first:
+        return False
+    has_data = isinstance(first.get("data"), dict)
+    is_record = isinstance(content, list) and {"annotation_id", "lead_time"} <= first.keys()
+    return is_record or (has_data and not first.keys().isdisjoint(("annotations", "completions")))
 
 
 def xml_format(root: Any) -> str | None:
@@ -194,32 +206,45 @@ def size(height: Any, width: Any, where: str) -> tuple[int, int]:
     return whole(height, f"{where}, height", 1), whole(width, f"{where}, width", 1)
 
 
-def leaves_folder(path: str) -> bool:
-    """Whether a path, of whatever system, is absolute or may lead out of the folder it starts in."""
-    drive = len(path) > 1 and path[1] == ":"
-    return path.startswith("/") or "\\" in path or ".." in PurePosixPath(path).parts or drive
+LOCAL_FILES = "/data/local-files/?d="
+"""How Label Studio writes a path below its local storage."""
+ELSEWHERE = "/"
+"""Begins the id of an image whose path does not start in the folder of the images."""
 
 
 def image_id(name: Any, where: str) -> str:
     """The path by which a file names an image, without the image's suffix; `resolve` finds the image.
 
-    Raises ValueError for a path that is absolute or leaves its folder, and for characters no file name has.
+    Paths of Windows, absolute ones, those that go up (..) and URLs are taken, for nothing is opened there:
+    what is left of them are their named parts, behind ELSEWHERE.  Raises ValueError for what names nothing,
+    and for characters no file name has.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{where}: the image's name must be a text, got {shown(name)}")
-    parts = PurePosixPath(name).parts
-    if leaves_folder(name) or not parts:
-        raise ValueError(
-            f"{where}: image {shown(name)} leaves the folder of the images; write its name, or a path "
-            "below that folder with /"
-        )
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         raise ValueError(f"{where}: image {shown(name)} has control characters in its name")
+    path = name.rpartition(LOCAL_FILES)[2]
+    scheme = re.match(r"[A-Za-z][\w+.-]+://", path)
+    if scheme:
+        path = re.split(r"[?#]", path[scheme.end() :])[0]
+    path = path.replace("\\", "/")
+    given = path.split("/")
+    has_drive = re.match(r"[A-Za-z]:", given[0]) is not None
+    leaves = path != name.replace("\\", "/") or path.startswith("/") or has_drive or ".." in given
+    parts = [given[0][2:] if has_drive else given[0], *given[1:]]
+    parts = [part for part in parts if part not in ("", ".", "..")]
+    if not parts:
+        raise ValueError(f"{where}: image {shown(name)} names no file; write its name, or its path")
     last = parts[-1]
     suffix = PurePosixPath(last).suffix
     stem = last.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else last
     stem = stem.removesuffix("_leftImg8bit")  # Cityscapes' images are named by what precedes it
-    return "/".join([*parts[:-1], stem])
+    return (ELSEWHERE if leaves else "") + "/".join([*parts[:-1], stem])
+
+
+def is_void(label: str) -> bool:
+    """Whether a label says that its pixels are of no class: void, ignore(d), labelme's __ignore__."""
+    return re.fullmatch(r"_*(void|ignored?)_*", label.strip(), re.IGNORECASE) is not None
 
 
 def class_id(label: Any, names: list[str], where: str) -> int:
@@ -231,7 +256,7 @@ def class_id(label: Any, names: list[str], where: str) -> int:
         label = label.strip()
         if label in names:
             return names.index(label)
-        if re.fullmatch(r"_*(void|ignored?)_*", label, re.IGNORECASE):
+        if is_void(label):
             return IGNORED
     near = difflib.get_close_matches(label[:200], names, n=1, cutoff=0.5) if isinstance(label, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -48,6 +48,11 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
     return Annotations(strokes)
 
 
+def class_names(files: Sequence[Path]) -> list[str]:
+    """None: the files have class ids only."""
+    return []
+
+
 def _click(click: object, names: list[str], width_px: float, where: str) -> Stroke:
     y, x = (position(field(click, axis, object, where), f"{where}, {axis}") for axis in ("y", "x"))
     k = field(click, "cls", object, where)

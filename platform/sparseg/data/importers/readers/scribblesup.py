@@ -15,6 +15,7 @@ from sparseg.data.importers.readers.parsing import (
     expect,
     from_text,
     image_id,
+    is_void,
     once,
     position,
     read_xml,
@@ -57,6 +58,16 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0) -> Anno
             for number, polygon in enumerate(root.findall("polygon"), 1)
         ]
     return Annotations(strokes, sizes)
+
+
+def class_names(files: Sequence[Path]) -> list[str]:
+    """The tags of all strokes by the alphabet, without void ones.  Raises ValueError naming the file."""
+    found = {
+        (stroke.findtext("tag") or "").strip()
+        for file in files
+        for stroke in read_xml(file).findall("polygon")
+    }
+    return sorted(name for name in found if name and not is_void(name))
 
 
 def _stroke(polygon: Any, names: list[str], width_px: float, where: str) -> Stroke:

@@ -16,6 +16,7 @@ from sparseg.data.importers.readers.parsing import (
     expect,
     from_text,
     image_id,
+    is_void,
     once,
     position,
     read_xml,
@@ -55,6 +56,14 @@ def read(files: Sequence[Path], names: list[str], width_px: float = 1.0, kind: K
         ]
         strokes[name] = list(dict.fromkeys(found)) if kind == "tag" else found
     return Annotations(strokes, sizes)
+
+
+def class_names(files: Sequence[Path]) -> list[str]:
+    """The names of all objects by the alphabet, without void ones.  Raises ValueError naming the file."""
+    found = {
+        (entry.findtext("name") or "").strip() for file in files for entry in read_xml(file).findall("object")
+    }
+    return sorted(name for name in found if name and not is_void(name))
 
 
 def _object(entry: Any, names: list[str], kind: Kind, where: str) -> Stroke:
