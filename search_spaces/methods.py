@@ -5,6 +5,7 @@ seed varies slowest: after a third of the trials every method has a whole curve.
 searched, too (another space), go beside it with `when("loss.method", ("agmm", "agmm+tel"), ..)`.
 """
 
+from sparseg.config import METHODS
 from sparseg.sweep import choice
 
 METRIC = "val_miou"
@@ -12,8 +13,5 @@ SAMPLER = "grid"
 SPACE = {
     "run.seed": choice(0, 1, 2),
     "data.random_pixels": choice(5, 20, 100),
-    "loss.method": choice(
-        *("ce", "ce+absent", "agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise"),
-        *("agmm+tel", "agmm+gated-crf"),
-    ),
+    "loss.method": choice(*METHODS),
 }

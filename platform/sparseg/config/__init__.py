@@ -5,17 +5,21 @@ from __future__ import annotations
 from sparseg.config.data import DataConfig, check_tiles
 from sparseg.config.labels import IGNORED, MAX_CLASSES, PIXELLESS, UNLABELLED
 from sparseg.config.loss import LossConfig
+from sparseg.config.methods import METHODS, TERMS, Method, method_rows
 from sparseg.config.sections import Config, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 from sparseg.config.values import from_dict, load, to_dict, with_overrides
 
 __all__ = [
     "IGNORED",
     "MAX_CLASSES",
+    "METHODS",
     "PIXELLESS",
+    "TERMS",
     "UNLABELLED",
     "Config",
     "DataConfig",
     "LossConfig",
+    "Method",
     "ModelConfig",
     "OptimConfig",
     "ResourcesConfig",
@@ -23,6 +27,7 @@ __all__ = [
     "check_tiles",
     "from_dict",
     "load",
+    "method_rows",
     "to_dict",
     "with_overrides",
 ]

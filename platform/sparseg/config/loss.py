@@ -6,23 +6,14 @@ import dataclasses
 from typing import Literal
 
 from sparseg.config.checks import require
+from sparseg.config.methods import METHODS, MIXTURE_TERMS, MethodName, parts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What is minimised; the equations stand in mixture.py and losses.py."""
+    """The method, its terms' weights and how they are computed; the equations stand in `sparseg.losses`."""
 
-    method: Literal[
-        "ce",
-        "ce+absent",
-        "agmm",
-        "agmm-em",
-        "tel",
-        "gated-crf",
-        "dense-pairwise",
-        "agmm+tel",
-        "agmm+gated-crf",
-    ] = "ce"
+    method: MethodName = "ce"
     """`ce`: cross-entropy on the labelled pixels, which all others have, too. `ce+absent`: and the
     absent-class term. `agmm`: and the mixture and the absent-class term. `agmm-em`: the same with one mixture
     over the data set, fitted by online EM (online_em.py). `tel`: and the tree energy.
@@ -38,7 +29,7 @@ class LossConfig:
     distance: Literal["l1", "l2"] = "l1"
     """Feature distance: mean absolute, or root mean square, difference over the channels."""
     target: Literal["similarity", "posterior"] = "similarity"
-    """What L_mix asks of the prediction. `similarity`: G of each class by itself, as published. `posterior`:
+    """Target of the prediction in L_mix. `similarity`: G of each class by itself, as published. `posterior`:
     the responsibilities of a whole mixture, pi_k P_k G_k made to sum to 1 over the classes annotated in the
     image, held fixed; sigma is shared by the classes, pi estimated. Needs centroids=memory."""
     centroids: Literal["batch", "memory"] = "batch"
@@ -82,28 +73,57 @@ class LossConfig:
 
     @property
     def parts(self) -> frozenset[str]:
-        """What the method is made of."""
-        return frozenset(self.method.split("+"))
+        """The parts that the method's name is made of."""
+        return parts_of(self.method)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every term of `methods.TERMS`, whether the method has it or not."""
+        return {
+            "seg": self.seg_weight,
+            "mix": self.mix_weight,
+            "label": self.label_weight,
+            "sep": self.sep_weight,
+            "absent": self.absent_weight,
+            "only": self.only_weight,
+            "tree": self.tree_weight,
+            "pairwise": self.pairwise_weight,
+        }
 
     @property
     def has_mixture(self) -> bool:
         """Whether the mixture's terms are part of the method."""
-        return not self.parts.isdisjoint(("agmm", "agmm-em"))
+        return any(term in METHODS[self.method].terms for term in MIXTURE_TERMS)
 
     @property
     def knows_absent(self) -> bool:
         """Whether the method takes a class that is not annotated in an image to be absent from it."""
-        return self.has_mixture or "absent" in self.parts
+        return METHODS[self.method].knows_absent
 
     @property
     def keeps_memory(self) -> bool:
         """Whether class means run over the batches."""
-        return self.centroids == "memory" or "agmm-em" in self.parts
+        return self.centroids == "memory" or METHODS[self.method].keeps_memory
 
     @property
     def with_absent(self) -> bool:
         """Whether the absent-class term is part of what is minimised."""
-        return self.absent_weight > 0 and self.knows_absent
+        return self.absent_weight > 0 and "absent" in METHODS[self.method].terms
+
+    @property
+    def with_only(self) -> bool:
+        """Whether the only-class term is part of what is minimised."""
+        return self.only_weight > 0 and "only" in METHODS[self.method].terms
+
+    @property
+    def with_tree(self) -> bool:
+        """Whether the tree energy is part of what is minimised."""
+        return self.tree_weight > 0 and "tree" in METHODS[self.method].terms
+
+    @property
+    def with_pairwise(self) -> bool:
+        """Whether a pairwise energy is part of what is minimised."""
+        return self.pairwise_weight > 0 and "pairwise" in METHODS[self.method].terms
 
     def __post_init__(self) -> None:
         require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
@@ -126,9 +146,8 @@ class LossConfig:
         require(
             self.only_weight == 0 or self.knows_absent,
             f"loss.only_weight={self.only_weight:g} has no effect with loss.method={self.method}; take "
-            "ce+absent or a method with agmm",
+            f"one of {', '.join(name for name, method in METHODS.items() if method.knows_absent)}",
         )
         require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
-        for name in ("seg", "mix", "label", "sep", "absent", "only", "tree", "pairwise"):
-            value = getattr(self, f"{name}_weight")
-            require(value >= 0, f"loss.{name}_weight must be >= 0, got {value}")
+        for term, weight in self.weights.items():
+            require(weight >= 0, f"loss.{term}_weight must be >= 0, got {weight}")

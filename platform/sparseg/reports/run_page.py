@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.common.files import write_atomically
+from sparseg.config import METHODS
 from sparseg.losses import TERMS
 from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.runs.log import duration
@@ -138,12 +139,10 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
         ("training time", _training_time(run)),
     ]
     tiles = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in cards)
-    known = [(name, field, run.config.get(field)) for name, field in SUMMARY]
+    known = [(name, field, run.config.get(field)) for name, field in SUMMARY if _is_read(field, run)]
     facts = [
         (name, value) for name, field, value in known if value not in (None, "", 0) or field == "run.seed"
     ]
-    if "agmm" not in str(run.config.get("loss.method")).split("+"):
-        facts = [fact for fact in facts if fact[0] != "variance"]  # only the mixture has one
     device = run.environment.get("device") or run.environment.get("devices")
     facts += [("device", device)] if device else []
     facts += [("commit", str(run.environment.get("commit") or DASH)[:10])]
@@ -164,6 +163,12 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
         f"<details><summary>Environment</summary>{_facts(dotted(run.environment).items())}</details>"
         "</details></section>"
     )
+
+
+def _is_read(field: str, run: RunRecord) -> bool:
+    """Whether the run's method reads this field, e.g. loss.variance; of a method that we do not know, yes."""
+    method = METHODS.get(str(run.config.get("loss.method")))
+    return method is None or not field.startswith("loss.") or field.removeprefix("loss.") in method.fields
 
 
 def _training_time(run: RunRecord) -> str:

@@ -7,7 +7,7 @@ import math
 import optuna
 from optuna.trial import TrialState
 
-from sparseg.config import Config
+from sparseg.config import METHODS, Config
 from sparseg.sweep.space import Space, ends, methods_of
 
 REDUCTION = 4
@@ -16,17 +16,17 @@ REDUCTION = 4
 
 def first_rung(space: Space, base: Config, total_steps: int, steps_per_epoch: float) -> int:
     """The step at which trials are compared first: a ninth of the steps, or the end of the longest warm-up
-    (of the rate, of the mixture), before which trials do not show what they differ in; at most a quarter,
-    so that what ends there has saved three."""
+    (of the rate, of the terms that wait), before which trials do not show what they differ in; at most a
+    quarter, so that what ends there has saved three."""
 
     def longest(name: str) -> float:
         section, field = name.split(".")
         own = getattr(getattr(base, section), field)
         return max(own, *ends(space[name])) if name in space else float(own)
 
-    warms_up = not set(methods_of(space, base)) <= {"ce", "ce+absent"}
-    mixture = longest("loss.warmup_epochs") * steps_per_epoch if warms_up else 0.0
-    warm = math.ceil(max(longest("optim.warmup_steps"), mixture))
+    warms_up = any(METHODS[name].warms_up for name in methods_of(space, base))
+    terms = longest("loss.warmup_epochs") * steps_per_epoch if warms_up else 0.0
+    warm = math.ceil(max(longest("optim.warmup_steps"), terms))
     return max(1, min(max(total_steps // 9, warm), total_steps // 4))
 
 

@@ -22,22 +22,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from sparseg.config import Config, with_overrides
+from sparseg.config import METHODS, Config, with_overrides
 from sparseg.launch import prepare
-
-FIELDS_OF = {
-    ("agmm",): {"variance", "sigma", "target", "centroids"},
-    ("agmm-em",): {"em_steps", "em_confidence", "em_trust"},
-    ("agmm", "agmm-em"): {
-        *("bandwidth", "distance", "centroid_momentum", "centroid_reduction"),
-        *("mix_weight", "label_weight", "sep_weight"),
-    },
-    ("absent", "agmm", "agmm-em"): {"absent_weight", "only_weight"},
-    ("tel",): {"tree_weight"},
-    ("gated-crf", "dense-pairwise"): {"pairwise_weight"},
-    ("agmm", "agmm-em", "tel", "gated-crf", "dense-pairwise"): {"warmup_epochs"},
-}
-"""Parts of a method -> the fields of `loss` that they alone use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,21 +169,26 @@ def plain(entry: BaseDistribution | When) -> Any:
 
 
 def methods_of(space: Space, base: Config) -> tuple[str, ...]:
-    """All that trials may have as loss.method."""
+    """The values that trials may have as loss.method."""
     return ends(space["loss.method"]) if "loss.method" in space else (base.loss.method,)
 
 
 def check_effect(path: Path, space: Space, base: Config) -> None:
     """Raise ValueError if the space searches what no trial would use, because the method is another."""
     methods = methods_of(space, base)
-    parts = {part for method in methods for part in method.split("+")}
-    for users, fields in FIELDS_OF.items():
-        idle = [name for name in space if name.startswith("loss.") and name[5:] in fields]
-        if idle and parts.isdisjoint(users):
-            raise ValueError(
-                f"{path}: {', '.join(idle)} would change nothing with loss.method={' or '.join(methods)}; "
-                f"give --loss.method {'ce+absent' if users[0] == 'absent' else users[0]}"
-            )
+    read = frozenset().union(*(METHODS[name].fields for name in methods))
+    searched_fields = [name.removeprefix("loss.") for name in space if name.startswith("loss.")]
+    idle = [name for name in searched_fields if name not in read]
+    if not idle:
+        return
+    # the first method of the table that reads them all, or else the first of them
+    readers = [name for name, method in METHODS.items() if method.fields.issuperset(idle)]
+    readers += [name for name, method in METHODS.items() if idle[0] in method.fields]
+    named = [f"loss.{name}" for name in idle if name in METHODS[readers[0]].fields]
+    raise ValueError(
+        f"{path}: {', '.join(named)} would change nothing with loss.method={' or '.join(methods)}; give "
+        f"--loss.method {readers[0]}"
+    )
 
 
 def check_space(path: Path, space: Space, grid: list[dict[str, Any]] | None, config: Config) -> None:
