@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +14,31 @@ import numpy as np
 import pytest
 import test_boxes
 import test_readers
+import test_readers_label_studio
+import test_readers_labelme
 import test_tags
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.data.importers.readers import detect_format
+from sparseg.data import strokes
+from sparseg.data.importers import tags_and_boxes
+from sparseg.data.importers.readers import (
+    coco,
+    csv,
+    cvat,
+    detect_format,
+    label_studio,
+    labelme,
+    points,
+    scribblesup,
+    voc,
+)
 from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags
-from sparseg.data.strokes import draw, stored
+from sparseg.data.strokes import Stroke, draw, stored
 
 NAMES = test_readers.NAMES
+READERS = (coco, csv, cvat, label_studio, labelme, points, scribblesup, voc)
 SHAPE = (24, 32)
 FORMATS = {
     **test_readers.FORMATS,
@@ -30,10 +46,12 @@ FORMATS = {
     **{f"{name} boxes": found for name, found in test_boxes.FORMATS.items()},
 }
 each_format = pytest.mark.parametrize("label_format", FORMATS)
-JSON_FORMATS = ["whats-the-point", "labelme", "coco", "coco tags", "coco boxes", "labelme boxes"]
+JSON_FORMATS = [
+    *("whats-the-point", "labelme", "coco", "coco tags", "coco boxes", "labelme boxes", "label-studio")
+]
 XML_FORMATS = ["scribblesup", "cvat", "cvat tags", "cvat boxes", "voc tags", "voc boxes"]
 fuzz = settings(
-    max_examples=40,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -110,15 +128,15 @@ def survives(folder: Path, label_format: str, data: bytes) -> None:
         if isinstance(found, str):
             continue
         whole = {"tags": draw_tags, "boxes": draw_boxes}.get(label_format.split(" ")[-1], draw)
-        for image, strokes in found.strokes.items():
-            assert image and not set(image) & set("/\\\0\n") and image != ".."
-            for stroke in strokes:
+        for image, own in found.strokes.items():
+            assert image.strip("/") and not set(image) & set("\\\0\n") and ".." not in image.split("/")
+            for stroke in own:
                 assert stroke.class_id in (*range(len(NAMES)), IGNORED) and len(stroke.y) == len(stroke.x)
                 assert (len(stroke.y) == 0) == (whole is draw_tags)
                 assert np.isfinite([*stroke.y, *stroke.x]).all()
-            label, drawn = whole(strokes, SHAPE, Counter())
+            label, drawn = whole(own, SHAPE, Counter())
             assert set(np.unique(label)) <= {*range(len(NAMES)), UNLABELLED, IGNORED}
-            assert len(stored(drawn)) <= len(strokes)
+            assert len(stored(drawn)) <= len(own)
 
 
 def example_of(label_format: str) -> bytes:
@@ -313,3 +331,95 @@ def test_random_csv(tmp_path: Path, header: list[str], rows: list[list[str]], en
     rows = [row[4 - len(header) :] for row in rows]
     text = end.join(",".join(row) for row in [header, *rows])
     survives(tmp_path, "csv" if len(header) > 2 else "csv tags", text.encode("utf-8", "surrogatepass"))
+
+
+# ------------------------------------------------------------------------- damaged in one place, and counted
+
+ODD_VALUES: list[Any] = [
+    *(None, True, -1, 0, 1, 2.5, 1e6, -1e7, 10**40, float("nan"), float("inf")),
+    *(
+        "",
+        "tree",
+        "ground",
+        "x",
+        "1,2;3,4;9,9",
+        "rectangle",
+        "circle",
+        "mask",
+        "brush",
+        "..",
+        "a\\b.jpg",
+        "\0",
+    ),
+    *([], {}, [[1, 1]], [[1, 1], [5, 5], [9, 2]], [1, 4, 1], [0, 0, 0, 60, 57, 27, 252], {"x": 1, "y": 1}),
+]
+ODD_TEXTS = [
+    *("", "1", "-1", "2.5", "1e6", "nan", "tree", "x", "1,2;3,4;9,9"),
+    *("6", "0", "999999", "..", "a\\b", "\u0661"),
+]
+MORE_CVAT = """
+ <ellipse label="tree" cx="9" cy="8" rx="4" ry="3" rotation="30"/>
+ <skeleton label="tree"><points outside="0" points="3,2"/><points outside="1"/></skeleton>
+ <cuboid label="tree" xtl1="1" ytl1="2" xbl1="1" ybl1="9" xtr1="7" ytr1="2" xbr1="7" ybr1="9"
+  xtl2="3" ytl2="1" xbl2="3" ybl2="8" xtr2="9" ytr2="1" xbr2="9" ybr2="8"/>
+</image><track label="tree"><box frame="0" keyframe="1" xtl="1" ytl="1" xbr="5" ybr="5"/></track>"""
+BRUSH = {
+    **{"type": "brushlabels", "original_width": 5, "original_height": 3},
+    "value": {"format": "rle", "rle": test_readers_label_studio.TINY, "brushlabels": ["tree"]},
+}
+RICH: dict[str, Any] = {
+    "labelme": {
+        **test_readers.LABELME,
+        "shapes": [
+            *test_readers.LABELME["shapes"],
+            {"label": "tree", **test_readers_labelme.mask([[5, 3], [7, 4]])},
+            {"label": "tree", "shape_type": "oriented_rectangle", "points": [[4, 1], [8, 5], [6, 7], [2, 3]]},
+        ],
+    },
+    "cvat": test_readers.CVAT.replace("</image>", MORE_CVAT, 1),
+    "label-studio": [
+        *test_readers.LABEL_STUDIO,
+        {"data": {"image": "img_1.jpg"}, "annotations": [{"result": [BRUSH]}]},
+    ],
+}
+
+
+def damaged(data: bytes, suffix: str, rng: random.Random) -> bytes:
+    """The file with one or two of its values, cells or attributes replaced by odd ones, or dropped."""
+    if suffix == ".json":
+        content = json.loads(data)
+        for _ in range(rng.randint(1, 2)):
+            container, key = rng.choice(list(places(content)))
+            if rng.random() < 0.2:
+                del container[key]
+            else:
+                container[key] = rng.choice(ODD_VALUES)
+        return json.dumps(content).encode()
+    pattern = r"[^,;\t\n]+" if suffix == ".csv" else r'"[^"]*"|(?<=>)[^<>\n]+(?=<)'
+    text = data.decode()
+    for _ in range(rng.randint(1, 2)):
+        found = rng.choice(list(re.finditer(pattern, text)))
+        odd = rng.choice(ODD_TEXTS)
+        text = text[: found.start()] + (f'"{odd}"' if found.group()[0] == '"' else odd) + text[found.end() :]
+    return text.encode()
+
+
+@each_format
+def test_300_damaged_files(tmp_path: Path, label_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Stroke] = []
+
+    def counted(*arguments: Any, **named: Any) -> Stroke:
+        made.append(Stroke(*arguments, **named))
+        return made[-1]
+
+    for module in (strokes, tags_and_boxes, *READERS):
+        monkeypatch.setattr(module, "Stroke", counted)
+    content = RICH.get(label_format, FORMATS[label_format][2])
+    data = (content if isinstance(content, str) else json.dumps(content)).encode()
+    rng = random.Random(label_format)
+    reached = 0
+    for _ in range(300):
+        made.clear()
+        survives(tmp_path, label_format, damaged(data, Path(FORMATS[label_format][1]).suffix, rng))
+        reached += bool(made)
+    assert reached >= 60, "damage so great that no geometry is reached tests the parser alone"

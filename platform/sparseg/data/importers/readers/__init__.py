@@ -120,12 +120,11 @@ def class_names(files: Sequence[Path], label_format: str = "auto") -> list[str]:
     ids only (What's-the-Point, a CSV of numbers).  Raises ValueError naming the file.
     """
     found = _format_of(files) if label_format == "auto" else label_format
-    modules = {"whats-the-point": points, "label-studio": label_studio}
-    named = {
-        **modules,
-        **{m.__name__.rpartition(".")[2]: m for m in (coco, csv, cvat, labelme, scribblesup, voc)},
+    readers = {
+        **{"whats-the-point": points, "scribblesup": scribblesup, "csv": csv, "labelme": labelme},
+        **{"label-studio": label_studio, "cvat": cvat, "coco": coco, "voc": voc},
     }
-    return named[found].class_names(files)
+    return readers[found].class_names(files)
 
 
 def _reader(label_format: str, kind: Kind) -> Reader:
