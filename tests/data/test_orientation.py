@@ -207,6 +207,16 @@ def test_a_box_and_a_size_turn_as_the_picture_does(orientation: int) -> None:
     np.testing.assert_array_equal(part, whole[2:5, 1:4])
 
 
+def test_a_label_map_of_the_stored_size_turns_with_its_image() -> None:
+    label = np.arange(40 * 64).reshape(40, 64)
+    for orientation in (5, 6, 7, 8):
+        found = shards.turned_with(label, (64, 40), orientation)
+        np.testing.assert_array_equal(found, orientations.upright(label, orientation))
+    assert shards.turned_with(label, (40, 64), 6) is label  # made on the upright image
+    assert shards.turned_with(label, (40, 64), 3) is label  # its size does not tell
+    assert shards.turned_with(label, (64, 40), 1) is label and shards.turned_with(label, (9, 9), 6) is label
+
+
 def test_label_files_are_taken_upright_too() -> None:
     label = np.arange(40 * 64, dtype=np.uint8).reshape(40, 64)
     exif = Image.Exif()

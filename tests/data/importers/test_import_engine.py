@@ -127,7 +127,7 @@ def test_the_manifest_has_size_rows_and_checksum(tmp_path: Path) -> None:
     for name, noted in manifest["shards"].items():
         data = (tmp_path / "set" / name).read_bytes()
         assert (noted["bytes"], noted["xxh3"]) == (len(data), xxhash.xxh3_128(data).hexdigest())
-    assert {*manifest} == {"version", "classes", "palette", "report", "shards"}
+    assert {*manifest} == {"version", "orientation", "classes", "palette", "report", "shards"}
 
 
 @pytest.mark.parametrize("label", ["point", "PNG"])

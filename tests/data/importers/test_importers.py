@@ -254,7 +254,7 @@ def resize_label(root: Path) -> None:
 
 
 def colour_label(root: Path) -> None:
-    Image.new("RGB", (fixtures.WIDTH, fixtures.HEIGHT)).save(root / "masks" / "photo_03.png")
+    Image.new("RGB", (fixtures.WIDTH, fixtures.HEIGHT), (128, 0, 0)).save(root / "masks" / "photo_03.png")
 
 
 def strange_value(root: Path) -> None:

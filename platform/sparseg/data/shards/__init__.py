@@ -28,7 +28,7 @@ from sparseg.data.shards.images import (
     pillow_takes,
     traits_of,
 )
-from sparseg.data.shards.orientation import orientation_of, with_orientation_1
+from sparseg.data.shards.orientation import orientation_of, turned_with, with_orientation_1
 from sparseg.data.shards.writing.build import Facts, build, refuse_taken
 from sparseg.data.shards.writing.parts import Row
 from sparseg.data.shards.writing.pool import Reader
@@ -72,6 +72,7 @@ __all__ = [
     "read_manifest",
     "refuse_taken",
     "traits_of",
+    "turned_with",
     "with_orientation_1",
     "write",
 ]

@@ -311,7 +311,7 @@ def _refuse_narrow(data: bytes, image: Image.Image) -> None:
     if image.mode.startswith("I;16"):
         top = int(np.asarray(image).max())
     elif is_wide_png(data) and image.mode == "RGB":
-        top = 256 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
+        top = 256 * (max(high for _, high in image.getextrema()) + 1) - 1  # type: ignore[misc]
     else:
         return
     if top < NARROW:

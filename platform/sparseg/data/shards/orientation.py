@@ -34,6 +34,7 @@ TURNS = {
 ORIENTATION, XMP = 0x0112, 700  # tags of a TIFF, which EXIF is
 JPEG_START, PNG_START = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 EXIF_HEAD, XMP_HEAD = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+MARKER = b"\xff"  # what every segment of a JPEG begins with
 XMP_KEY, PROFILE_KEY = b"XML:com.adobe.xmp", b"Raw profile type exif"
 TIFF_STARTS = (b"II*\0", b"MM\0*")
 IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
@@ -91,6 +92,16 @@ def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return (width, height) if TURNS[orientation][0] else (height, width)
 
 
+def turned_with(label_HW: np.ndarray, shape: tuple[int, int], orientation: int) -> np.ndarray:
+    """A label map for the upright image of `shape` (H, W): turned with it if it was made on stored pixels.
+
+    Only the size can tell: of orientations 5 to 8, a map that has the stored size and not the upright one.
+    All else comes back as it is.
+    """
+    is_stored = label_HW.shape != shape and upright_size(label_HW.shape[:2], orientation) == shape
+    return upright(label_HW, orientation) if is_stored else label_HW
+
+
 def stored_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
     """A box (left, top, right, bottom) of the upright image -> the same pixels in the stored (H, W)."""
     transpose, flip_y, flip_x = TURNS[orientation]
@@ -143,9 +154,9 @@ def _blocks(data: bytes) -> Iterator[Block]:
 
 def _jpeg_blocks(data: bytes) -> Iterator[Block]:
     at, exif_seen = 2, False
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while at + 4 <= len(data) and data.startswith(MARKER, at):
         marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
+        if data.startswith(MARKER, at + 1):  # the first is a fill byte
             at += 1
             continue
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length follows
