@@ -128,6 +128,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"resources.gpus_per_worker": -1.0}, "resources.gpus_per_worker"),
     ({"resources.cpus_per_worker": 0.0}, "resources.cpus_per_worker"),
     ({"resources.max_failures": -1}, "resources.max_failures"),
+    ({"resources.max_preemptions": -1}, "resources.max_preemptions"),
     ({"resources.workers": 3, "optim.batch_size": 2}, "optim.batch_size=2.*resources.workers=3"),
     ({"optim.accumulate": 9, "optim.batch_size": 8}, "optim.batch_size=8.*optim.accumulate=9"),
     ({"run.name": ""}, "run.name"),

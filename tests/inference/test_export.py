@@ -217,6 +217,24 @@ def test_whole_numbers_pad_as_timm_does(kernel: int, stride: int, dilation: int)
         assert timm_for_export.same_padding(length, kernel, stride, dilation) == wanted
 
 
+def test_timms_functions_come_back_whatever_happens() -> None:
+    padding = timm.layers.padding
+    former = padding.get_same_padding
+    with pytest.raises(KeyError), timm_for_export.whole_numbers():
+        assert padding.get_same_padding is timm_for_export.same_padding
+        raise KeyError
+    assert padding.get_same_padding is former
+
+
+def test_a_timm_that_lacks_a_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that silently replaces what nobody calls would fail later, or be wrong."""
+    monkeypatch.delattr(timm.layers.padding, "get_same_padding")
+    words = rf"timm {timm.__version__} has no timm\.layers\.padding\.get_same_padding"
+    with pytest.raises(RuntimeError, match=words), timm_for_export.whole_numbers():
+        pass
+    assert not hasattr(timm.layers.padding, "get_same_padding")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +15,6 @@ import tiny
 
 from sparseg import config
 from sparseg.config import Config, with_overrides
-from sparseg.launch import dry_run
 
 RECIPES = [name for name in tiny.TRAINERS if name != "sweep"]
 
@@ -121,26 +119,13 @@ def test_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path) -> None:
     command = [sys.executable, str(tiny.ROOT / "trainers" / "camvid.py"), *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    values = json.loads(done.stdout[done.stdout.index("{\n") : done.stdout.rindex("}\n") + 2])
-    printed = config.from_dict(values)
+    start = done.stdout.index("dataset  ")
+    *plan, text = done.stdout[start:].split("\n", 6)
+    printed = config.from_dict(json.loads(text))
     assert (printed.optim.epochs, printed.optim.batch_size, printed.data.random_pixels) == (3, 4, 20)
-    for line in (
-        "train 8",
-        "val 2",
-        "classes      11",
-        "(4, 3, 32, 32)",
-        "parameters",
-        "steps        6 (3.00",
-    ):
-        assert line in done.stdout
+    words = [line.split()[0] for line in plan]
+    assert words == ["dataset", "splits", "classes", "batch", "parameters", "steps"]
+    assert plan[1] == "splits       train 8, val 2 images"
+    assert plan[2].startswith("classes      11: ")
+    assert "(4, 3, 32, 32)" in plan[3] and plan[5].startswith("steps        6 (3.00")
     assert not (tmp_path / "runs" / "camvid").exists()
-
-
-def test_dry_run_leaves_the_earlier_run_in_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny.dataset(tmp_path)
-    settings = tiny.config(tmp_path)
-    settings.folder.mkdir(parents=True)
-    (settings.folder / "metrics.jsonl").touch()
-    fresh = dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=True))
-    dry_run.print_plan(fresh)
-    assert (settings.folder / "metrics.jsonl").is_file()

@@ -135,6 +135,8 @@ class ResourcesConfig:
     once)."""
     max_failures: int = 3
     """Lost workers or nodes that a run survives by going on from its last checkpoint."""
+    max_preemptions: int = 100
+    """Announced losses of nodes (a spot notice, `ray drain-node`) that a run survives so, counted apart."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, f"resources.workers must be >= 0, got {self.workers}")
@@ -152,7 +154,9 @@ class ResourcesConfig:
         require(threads is None or threads >= 1, f"resources.threads_per_worker must be >= 1, got {threads}")
         require(self.resize_seconds > 0, f"resources.resize_seconds must be > 0, got {self.resize_seconds}")
         require(self.wait_seconds >= 0, f"resources.wait_seconds must be >= 0, got {self.wait_seconds}")
-        require(self.max_failures >= 0, f"resources.max_failures must be >= 0, got {self.max_failures}")
+        for name in ("max_failures", "max_preemptions"):
+            value = getattr(self, name)
+            require(value >= 0, f"resources.{name} must be >= 0, got {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

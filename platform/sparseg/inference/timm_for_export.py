@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
-from unittest import mock
 
-import timm.layers.padding
-import timm.layers.pos_embed_sincos
+import timm
 import torch
+from timm.layers import padding, pos_embed_sincos
 from torch import Tensor
 
-_timm_grid: Any = getattr(timm.layers.pos_embed_sincos, "_build_grid", None)
+_timm_grid: Any = getattr(pos_embed_sincos, "_build_grid", None)
 
 
 @contextlib.contextmanager
 def whole_numbers() -> Iterator[None]:
     """Within, timm computes paddings, and the grid of DINOv3's patches, as torch.export can save them.
 
-    A timm that computes its grid elsewhere is left as it is.
+    Raises RuntimeError if timm does not have these functions where they are expected.
     """
-    paddings = mock.patch.object(timm.layers.padding, "get_same_padding", same_padding)
-    grids = mock.patch.object(timm.layers.pos_embed_sincos, "_build_grid", patch_grid, create=True)
-    with paddings, grids:
+    with (
+        replaced(padding, "get_same_padding", same_padding),
+        replaced(pos_embed_sincos, "_build_grid", patch_grid),
+    ):
         yield
+
+
+@contextlib.contextmanager
+def replaced(module: ModuleType, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within, `function` stands for the module's function of this name; after it, the former again.
+
+    Raises RuntimeError if the module has none: what would be set then is read by nobody.
+    """
+    if not hasattr(module, name):
+        raise RuntimeError(
+            f"timm {timm.__version__} has no {module.__name__}.{name}, which an export replaces; install "
+            "timm 1.0.31, with which it was tried"
+        )
+    former = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, former)
 
 
 def same_padding(length: int, kernel: int, stride: int, dilation: int) -> Any:
     """timm's get_same_padding without the ceiling of a fraction, which torch.export cannot save."""
     reach = (kernel - 1) * dilation + 1
-    padding = ((length + stride - 1) // stride - 1) * stride + reach - length
-    return padding if reach >= stride else torch.sym_max(padding, 0)  # a maximum is slow to reason about
+    missing = ((length + stride - 1) // stride - 1) * stride + reach - length
+    return missing if reach >= stride else torch.sym_max(missing, 0)  # a maximum is slow to reason about
 
 
 def patch_grid(feat_shape: Sequence[int], grid_type: str = "index", **how: Any) -> Tensor:

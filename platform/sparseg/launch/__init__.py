@@ -28,43 +28,43 @@ def main(recipe: Config, *, description: str, args: list[str] | None = None) -> 
     raise SystemExit(guarded(lambda: print_plan(settings) if dry_run else finish(settings)))
 
 
-def finish(settings: Config) -> None:
+def finish(config: Config) -> None:
     """Run to the end and say what came out."""
-    result = launch(settings)
+    result = launch(config)
     print(
-        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {settings.folder}/best names "
-        f"its checkpoint, {settings.folder}/metrics.jsonl holds every logged step"
+        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {config.folder}/best names "
+        f"its checkpoint, {config.folder}/metrics.jsonl holds every logged step"
     )
 
 
 def launch(
-    settings: Config,
+    config: Config,
     *,
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Train `settings` on Ray (or in this process with resources.workers=0) -> the best scores.
+    """Train `config` on Ray (or in this process with resources.workers=0) -> the best scores.
 
     Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
-    by them. Raises ValueError before any worker starts if something is wrong with the settings, the data or
-    the cluster; Interrupted if the user stopped it.
+    by them. Raises ValueError before any worker starts if something is wrong with the configuration, the
+    data or the cluster; Interrupted if the user stopped it.
     """
-    settings, dataset = prepare.prepare(settings)
-    if settings.run.fresh:
-        settings = prepare.move_aside(settings)
-    done = prepare.finished(settings, dataset)
+    config, dataset = prepare.prepare(config)
+    if config.run.fresh:
+        config = prepare.move_aside(config)
+    done = prepare.finished(config, dataset)
     if done is not None:
-        print(f"{settings.folder} is finished already; --run.fresh trains it again")
+        print(f"{config.folder} is finished already; --run.fresh trains it again")
         return done
-    store.forget_stop(settings)
-    if settings.resources.workers == 0:
-        if settings.resources.threads_per_worker:
-            torch.set_num_threads(settings.resources.threads_per_worker)
+    store.forget_stop(config)
+    if config.resources.workers == 0:
+        if config.resources.threads_per_worker:
+            torch.set_num_threads(config.resources.threads_per_worker)
         asked = threading.Event()
         with on_interrupt(asked.set, "saving after this step, then ending"):
-            result = train.run(settings, dataset, report=report, should_stop=asked.is_set)
+            result = train.run(config, dataset, report=report, should_stop=asked.is_set)
     else:
-        result = train_on_ray(settings, dataset, callbacks)
+        result = train_on_ray(config, dataset, callbacks)
     if result["steps"] < result["total_steps"]:
         raise Interrupted(
             f"stopped after step {result['steps']} of {result['total_steps']}; the same command goes on "

@@ -37,7 +37,7 @@ def cpus_each(nodes: Sequence[tuple[float, float]], workers: int, gpus: float, f
     raise ValueError(f"--workers {workers} need {wants}, the cluster has {supply(nodes)}; lower it")
 
 
-def start_ray(settings: Config, *, runs: int = 1) -> float:
+def start_ray(config: Config, *, runs: int = 1) -> float:
     """Join the cluster, or start a local one, and see that it can hold `runs` runs at once -> GPUs per
     worker.
 
@@ -51,7 +51,7 @@ def start_ray(settings: Config, *, runs: int = 1) -> float:
         forget_dead_head()
         with own_temporary_folder():
             ray.init(logging_level=logging.ERROR)
-    resources = settings.resources
+    resources = config.resources
     if resources.wait_seconds:
         await_nodes(resources, runs)
     there = nodes_there()

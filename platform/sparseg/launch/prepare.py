@@ -16,23 +16,23 @@ from sparseg.runs import checkpoint, log, store
 from sparseg.train import schedule
 
 
-def prepare(settings: Config) -> tuple[Config, str | Path]:
-    """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, the dataset's
-    folder or URL).
+def prepare(config: Config) -> tuple[Config, str | Path]:
+    """Absolute paths, the imported dataset, and every check that needs no worker -> (configuration, the
+    dataset's folder or URL).
 
     Raises ValueError with what is wrong and its remedy.
     """
-    if not settings.data.root:
+    if not config.data.root:
         raise ValueError(
             "data.root is not set: give --data.root FOLDER (an imported dataset, or a raw layout)"
         )
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not Path(settings.run.storage).is_absolute():
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not Path(config.run.storage).is_absolute():
         raise ValueError(
-            f"run.storage={settings.run.storage!r} is relative, and the working directory of a Ray job "
+            f"run.storage={config.run.storage!r} is relative, and the working directory of a Ray job "
             "is temporary; give an absolute folder that the workers reach"
         )
-    place = _absolute(settings.run.storage)
-    data, weights = settings.data, settings.model.weights
+    place = _absolute(config.run.storage)
+    data, weights = config.data, config.model.weights
     data = dataclasses.replace(
         data,
         root=_absolute(data.root),
@@ -41,27 +41,27 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
         # every node has its own home
         cache=data.cache and (data.cache if data.cache.startswith("~") else _absolute(data.cache)),
     )
-    settings = dataclasses.replace(
-        settings,
+    config = dataclasses.replace(
+        config,
         data=data,
         model=dataclasses.replace(
-            settings.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
+            config.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
         ),
-        run=dataclasses.replace(settings.run, storage=place),
+        run=dataclasses.replace(config.run, storage=place),
     )
-    store.check(settings)
-    store.pull(settings)
-    if not settings.run.fresh:
-        checkpoint.refuse_other_run(settings)
-    check_network(settings.model, settings.data.crop_px)
-    dataset = importers.prepare(settings.data, str(settings.folder.parent))
-    found = shards.describe(dataset, cache=settings.data.cache)
-    for split in (settings.data.train_split, settings.data.val_split):
+    store.check(config)
+    store.pull(config)
+    if not config.run.fresh:
+        checkpoint.refuse_other_run(config)
+    check_network(config.model, config.data.crop_px)
+    dataset = importers.prepare(config.data, str(config.folder.parent))
+    found = shards.describe(dataset, cache=config.data.cache)
+    for split in (config.data.train_split, config.data.val_split):
         if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
-    if settings.loss.class_balance:
-        shards.labelled_pixels(found, settings.data.train_split)
-    return settings, dataset
+    if config.loss.class_balance:
+        shards.labelled_pixels(found, config.data.train_split)
+    return config, dataset
 
 
 @functools.cache
@@ -70,12 +70,12 @@ def check_network(network: ModelConfig, crop_px: int) -> None:
     segmenter.check_crop(segmenter.build(network, 2, quiet=True), network, crop_px)
 
 
-def move_aside(settings: Config) -> Config:
-    """Rename the earlier run of this name, if any -> settings that no longer ask for it."""
-    aside = store.move_aside(settings)
+def move_aside(config: Config) -> Config:
+    """Rename the earlier run of this name, if any -> configuration that no longer asks for it."""
+    aside = store.move_aside(config)
     if aside is not None:
         print(f"moved the earlier run to {aside}")
-    return dataclasses.replace(settings, run=dataclasses.replace(settings.run, fresh=False))
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, fresh=False))
 
 
 def _absolute(path: str) -> str:
@@ -89,12 +89,12 @@ def _label_path(path: str) -> str:
     return _absolute(path) if Path(path).expanduser().exists() else path
 
 
-def finished(settings: Config, dataset: str | Path) -> dict[str, Any] | None:
+def finished(config: Config, dataset: str | Path) -> dict[str, Any] | None:
     """The best scores of a run that has made all its steps, else None."""
-    saved = checkpoint.all_of(settings.folder)
-    found = shards.describe(dataset, cache=settings.data.cache)
-    length = schedule.plan(settings, found.rows[settings.data.train_split])
+    saved = checkpoint.all_of(config.folder)
+    found = shards.describe(dataset, cache=config.data.cache)
+    length = schedule.plan(config, found.rows[config.data.train_split])
     if not saved or saved[-1].name != checkpoint.name_of(length.total_steps):
         return None
-    best = log.read_json(settings.folder / "iou.json")
+    best = log.read_json(config.folder / "iou.json")
     return {**best, "steps": length.total_steps, "total_steps": length.total_steps}

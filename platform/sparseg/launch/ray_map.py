@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from sparseg import config
-from sparseg.config import Config
+from sparseg.config import Config, with_overrides
 from sparseg.launch.cluster import cpus_each, nodes_there, start_ray
 
 
@@ -21,20 +20,20 @@ def spread(task: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> It
 
     if not parts:
         return iter(())
-    gpus = start_ray(config.with_overrides(Config(), {"resources.workers": 1}))
+    gpus = start_ray(with_overrides(Config(), {"resources.workers": 1}))
     each = cpus_each(nodes_there(), workers, gpus, ray.available_resources().get("CPU", 0))
-    remote = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
-    return _results(remote, task, parts, workers, each)
+    remote_part = ray.remote(_part).options(num_cpus=each, num_gpus=gpus)
+    return _results(remote_part, task, parts, workers, each)
 
 
-def _results(remote: Any, task: Any, parts: Sequence[Any], workers: int, threads: int) -> Iterator[Any]:
+def _results(remote_part: Any, task: Any, parts: Sequence[Any], workers: int, threads: int) -> Iterator[Any]:
     import ray
 
     waiting, running = list(reversed(parts)), list[Any]()
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                running.append(remote.remote(task, waiting.pop(), threads))
+                running.append(remote_part.remote(task, waiting.pop(), threads))
             done, running = ray.wait(running)
             yield ray.get(done[0])
     except ray.exceptions.RayTaskError as error:

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run: checks at the border, Ray Train around `train.run`, exit codes."""
+"""Ray Train around `train.run`: what every worker runs, and the driver that starts the workers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from sparseg import config, train
+from sparseg import train
 from sparseg.common.process import in_thread, on_interrupt, reason, seldom
-from sparseg.config import Config
+from sparseg.config import Config, from_dict, to_dict
 from sparseg.data import node_shards
 from sparseg.launch.cluster import start_ray
 from sparseg.launch.preemption import Farewell
@@ -26,56 +26,94 @@ RAY_FOLDER = ".ray"
 """Ray Train's own notes, in the run's folder while it is driven."""
 
 
-# ------------------------------------------------------------------------------------------------- Ray
-
-
 def _worker(arguments: dict[str, Any]) -> None:
-    """What every Ray Train worker runs."""
+    """Train on one Ray Train worker; rank 0 leaves the outcome in RESULT_FILE.
+
+    arguments: `config` as a dict, `dataset`, and `reports`: whether validations are told to Ray Train.
+    """
     import ray.train
     import ray.train.torch
 
     for name in ("ray.train", None):  # every report would be a line of its own, from a logger below the root
         logging.getLogger(name).setLevel(logging.WARNING)
-    settings = config.from_dict(arguments["config"])
+    config = from_dict(arguments["config"])
     device = ray.train.torch.get_device()
     context = ray.train.get_context()
     if device.type == "cpu":  # Ray would leave it at the number of CPU slots, one by default
         share = (os.cpu_count() or 1) // context.get_local_world_size()
-        torch.set_num_threads(settings.resources.threads_per_worker or max(1, share))
+        torch.set_num_threads(config.resources.threads_per_worker or max(1, share))
     rank, alone = context.get_world_rank(), context.get_world_size() == 1
     node_rank, local = context.get_node_rank(), (context.get_local_rank(), context.get_local_world_size())
     try:
         result = train.run(
-            settings,
+            config,
             arguments["dataset"],
             node=node_shards.here(node_rank, *local, device),
             device=device,
-            report=ray.train.report,
+            report=ray.train.report if arguments["reports"] else _tell_nobody,
             # a single rank is asked after every step, and a store need not be
-            should_stop=seldom(lambda: rank == 0 and store.asked_to_stop(settings), 1.0 if alone else 0.0),
-            should_save=Farewell(settings.run.name, rank),
+            should_stop=seldom(lambda: rank == 0 and store.asked_to_stop(config), 1.0 if alone else 0.0),
+            should_save=Farewell(config.run.name, rank),
         )
     except (ValueError, FloatingPointError, SaveError) as error:  # a retry would only meet it again
         result = {"error": str(error), "wrong_use": isinstance(error, ValueError)}
     if rank == 0:
-        store.write_note(settings, RESULT_FILE, result)
+        store.write_note(config, RESULT_FILE, result)
 
 
-def train_on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
+def _tell_nobody(line: dict[str, Any]) -> None:
+    pass
+
+
+def train_on_ray(config: Config, dataset: str | Path, callbacks: Sequence[Any]) -> dict[str, Any]:
+    """Run on the workers of a Ray cluster -> the best scores.
+
+    Validations are reported to Ray Train only if `callbacks` listen: a report waits for the workers and, for
+    up to two seconds, for Ray's controller, which needs none, because the checkpoints are ours.  Raises
+    ValueError for what a retry would meet again, else RuntimeError naming the checkpoint to go on from.
+    """
     import ray
+
+    gpus = start_ray(config)
+    if len(ray.nodes()) == 1:  # nobody could take over, and Ray's watcher starts with an error message
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    trainer = _trainer(config, dataset, callbacks, gpus)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    store.forget_note(config, RESULT_FILE)
+    what_follows = f"saving at the next logged line (every {config.run.log_every} steps), then ending"
+    with on_interrupt(lambda: store.ask_to_stop(config), what_follows):
+        try:
+            in_thread(trainer.fit)
+        except Exception as error:
+            saved = checkpoint.all_of(config.folder)
+            remedy = f"; the same command goes on from {saved[-1]}" if saved else ""
+            raise RuntimeError(f"{reason(error)}{remedy}") from error
+        finally:
+            shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
+    store.forget_stop(config)
+    result = store.read_note(config, RESULT_FILE)
+    store.pull(config)
+    if "error" in result:
+        raise (ValueError if result["wrong_use"] else RuntimeError)(result["error"])
+    return result
+
+
+def _trainer(config: Config, dataset: str | Path, callbacks: Sequence[Any], gpus: float) -> Any:
+    """Ray's trainer for the run; gpus: of each worker."""
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    gpus = start_ray(settings)
-    if len(ray.nodes()) == 1:  # nobody could take over, and Ray's watcher starts with an error message
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    resources = settings.resources
+    resources = config.resources
     workers: Any = resources.workers
     if resources.min_workers is not None and resources.min_workers < resources.workers:
         workers = (resources.min_workers, resources.workers)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _worker,
-        train_loop_config={"config": config.to_dict(settings), "dataset": str(dataset)},
+        train_loop_config={
+            "config": to_dict(config),
+            "dataset": str(dataset),
+            "reports": len(callbacks) > 0,
+        },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -86,27 +124,12 @@ def train_on_ray(settings: Config, dataset: str | Path, callbacks: Sequence[Any]
         # checkpoints are ours, in STORAGE/NAME; Ray's own bookkeeping stays out of their way
         run_config=RunConfig(
             name=RAY_FOLDER,
-            storage_path=str(settings.folder),
-            failure_config=FailureConfig(resources.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+            storage_path=str(config.folder),
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=resources.max_failures,
+                max_preemption_failures=resources.max_preemptions,
+            ),
+            logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=list(callbacks) or None,
         ),
     )
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    store.forget_note(settings, RESULT_FILE)
-    what_follows = f"saving at the next logged line (every {settings.run.log_every} steps), then ending"
-    with on_interrupt(lambda: store.ask_to_stop(settings), what_follows):
-        try:
-            in_thread(trainer.fit)
-        except Exception as error:
-            saved = checkpoint.all_of(settings.folder)
-            remedy = f"; the same command goes on from {saved[-1]}" if saved else ""
-            raise RuntimeError(f"{reason(error)}{remedy}") from error
-        finally:
-            shutil.rmtree(settings.folder / RAY_FOLDER, ignore_errors=True)
-    store.forget_stop(settings)
-    result = store.read_note(settings, RESULT_FILE)
-    store.pull(settings)
-    if "error" in result:
-        raise (ValueError if result["wrong_use"] else RuntimeError)(result["error"])
-    return result
