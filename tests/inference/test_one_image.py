@@ -58,6 +58,13 @@ def test_an_image_is_a_file_a_picture_or_an_array(network: nn.Module, tmp_path: 
         np.testing.assert_array_equal(one_image.predict(network, grey)[0], wanted)
 
 
+def test_a_turned_picture_is_seen_upright(network: nn.Module) -> None:
+    picture = Image.fromarray(IMAGE_HW3)
+    picture.getexif()[0x0112] = 6  # stored turned left by 90 degrees
+    found, _ = one_image.predict(network, picture)
+    np.testing.assert_array_equal(found, one_image.predict(network, np.rot90(IMAGE_HW3, -1).copy())[0])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 200)])
 def test_any_size_also_in_windows(network: nn.Module, size: tuple[int, int]) -> None:
     image_HW3 = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -73,6 +80,8 @@ def test_what_is_no_image_is_refused(network: nn.Module, tmp_path: Path) -> None
         one_image.predict(network, (IMAGE_HW3 / 255).astype(np.float32))
     with pytest.raises(ValueError, match=r"shape \(H, W, 3\) or \(H, W\), got \(3, 70, 91\)"):
         one_image.predict(network, IMAGE_HW3.transpose(2, 0, 1))
+    with pytest.raises(ValueError, match=r"mode I;16; give its file"):
+        one_image.predict(network, Image.new("I;16", (70, 91)))
     with pytest.raises(ValueError, match="got list"):
         one_image.predict(network, [1, 2])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"none\.png: unreadable"):

@@ -41,16 +41,11 @@ def read_image(file: Path) -> Array:
     """
     try:
         with shards.pillow_takes(shards.MAX_SCENE_PIXELS), Image.open(file) as image:
-            return rgb_of(image)
+            image.load()
+            if image.mode[0] in "IF":
+                values = np.asarray(image, dtype=np.float64)
+                values = values / 257 if values.max(initial=0) > 255 else values  # as in training: shards
+                return np.repeat(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file}: unreadable or truncated image ({error})".replace("\n", " ")) from error
-
-
-def rgb_of(image: Image.Image) -> Array:
-    """(H, W, 3) uint8 of a Pillow image; transparency is dropped, 16 bits are scaled to 8."""
-    image.load()
-    if image.mode[0] in "IF":
-        values = np.asarray(image, dtype=np.float64)
-        values = values / 257 if values.max(initial=0) > 255 else values  # as in training: shards
-        return np.repeat(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from sparseg.data.drawing import Array
-from sparseg.inference.images import read_image, rgb_of
+from sparseg.inference.images import read_image
 from sparseg.inference.predict import predict_strips
 from sparseg.inference.views import check_scene, check_views
 from sparseg.runs.checkpoint import Loaded
@@ -31,7 +31,8 @@ def predict(
     Args:
         model: What `load_model` gives, or a network of `build_model` in evaluation mode; it predicts on the
             device where it lies.
-        image: A file, a Pillow image, or a uint8 array (H, W, 3) of RGB or (H, W) of grey values.
+        image: A file, a Pillow image of 8 bits, or a uint8 array (H, W, 3) of RGB or (H, W) of grey values.
+            A camera's turned picture (EXIF) is turned upright, also that of a Pillow image.
         scales: Sizes at which the network looks, whose probabilities are averaged.
         flip: Average with the mirrored image.
         window_px: Cover a larger image by square windows of this side; None takes it whole.
@@ -72,7 +73,9 @@ def _pixels(image: str | Path | Array | Image.Image) -> tuple[Array, str]:
     if isinstance(image, str | Path):
         return read_image(Path(image)), str(image)
     if isinstance(image, Image.Image):
-        return rgb_of(image), "the image"
+        if image.mode[0] in "IF":  # what white is depends on the file
+            raise ValueError(f"image is a Pillow image of mode {image.mode}; give its file, or uint8 values")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")), "the image"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(
