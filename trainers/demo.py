@@ -190,8 +190,15 @@ def main(options: Options) -> None:
     print(f"wrote {picture} (overlays), {page} (open it in a browser), {folders[0].parent}/*/metrics.jsonl")
 
 
-if __name__ == "__main__":
-    if any(word.startswith("--") and "." in word.partition("=")[0] for word in sys.argv[1:]):
+def command(args: list[str], prog: str | None = None) -> None:
+    """The demo's own command line, also of `sparseg train demo`; with a trainer's flags it is a trainer's."""
+    if any(word.startswith("--") and "." in word.partition("=")[0] for word in args):
         make_data()
-        launch.main(recipe(), description=__doc__ or "")
-    raise SystemExit(process.guarded(lambda: main(tyro.cli(Options, description=__doc__))))
+        launch.main(recipe(), description=__doc__ or "", args=args, prog=prog)
+    raise SystemExit(
+        process.guarded(lambda: main(tyro.cli(Options, args=args, description=__doc__, prog=prog)))
+    )
+
+
+if __name__ == "__main__":
+    command(sys.argv[1:])

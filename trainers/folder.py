@@ -1,5 +1,4 @@
-"""Your own images: a folder with images/, labels/ (PNG, a few pixels labelled), masks/ (dense, for
-validation).
+"""Your own images: images/, labels/ (PNG, a few pixels labelled), masks/ (dense, for validation).
 
 python trainers/folder.py --data.root MY_DATA --model.weights timm
 """

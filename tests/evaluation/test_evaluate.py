@@ -155,3 +155,14 @@ def test_sparse_labels_alone_are_refused(trained: tuple[Path, Path, dict[str, An
     shards.write(tmp_path / "none", {"val": rows}, list(trained[2]["iou"]))
     with pytest.raises(ValueError, match="no pixel of split 'val' has a class"):
         evaluate.evaluate(trained[0], tmp_path / "none", "val")
+
+
+def test_a_loaded_network_scores_as_its_folder_does(trained: tuple[Path, Path, dict[str, Any]]) -> None:
+    alone, data, _ = trained
+    by_folder = evaluate.evaluate(alone, data)
+    loaded = checkpoint.load_model(alone)
+    by_network = evaluate.evaluate(loaded, shards.open(data))
+    assert by_network.pop("checkpoint") == "the given network"
+    assert {**by_network, "checkpoint": by_folder["checkpoint"]} == by_folder
+    with pytest.raises(ValueError, match="give its folder"):
+        evaluate.evaluate(loaded, data, spread=map)

@@ -15,9 +15,9 @@ from sweeping import maker, report, search_of
 
 from sparseg import config, launch, sweep
 from sparseg.config import command_line
+from sparseg.config.trainer_file import load_file
 from sparseg.launch import cluster
 from sparseg.sweep import results, runner
-from sparseg.sweep.space import load_file
 from sparseg.sweep.study import refuse_other_sweep, trial_configs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,12 @@ import tyro
 from sparseg.config import Config, load
 
 
-def parse(recipe: Config, args: list[str] | None = None, *, description: str = "") -> tuple[Config, bool]:
+def parse(
+    recipe: Config, args: list[str] | None = None, *, description: str = "", prog: str | None = None
+) -> tuple[Config, bool]:
     """Read the command line over a recipe (or over ``--config FILE``) -> (configuration, --dry-run given).
 
+    prog: what the help calls the command (default: the script's name).
     Raises SystemExit(2) after one line on stderr if a flag or a value is wrong.
     """
     arguments = list(sys.argv[1:] if args is None else args)
@@ -38,9 +41,10 @@ def parse(recipe: Config, args: list[str] | None = None, *, description: str = "
         stderr = io.StringIO()
         try:
             with contextlib.redirect_stderr(stderr):
-                return tyro.cli(
-                    Config, default=base, args=rest, description=f"{description}\n\n{note}"
-                ), dry_run
+                config = tyro.cli(
+                    Config, prog=prog, default=base, args=rest, description=f"{description}\n\n{note}"
+                )
+            return config, dry_run
         except SystemExit as stop:
             if stop.code:
                 raise ValueError(_tyro_message(stderr.getvalue())) from None

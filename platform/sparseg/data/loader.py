@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sparseg.common.child_processes import script_kept_out
 from sparseg.config import UNLABELLED, Config, DataConfig
 from sparseg.data import augment, shards, sparsify
 from sparseg.data.node_shards import Node
@@ -175,7 +176,10 @@ def training_batches(
         num_workers=data.loader_processes,
         pin_memory=torch.cuda.is_available(),
     )
-    return iter(batches) if data.loader_processes else _one_ahead(iter(batches))
+    if not data.loader_processes:
+        return _one_ahead(iter(batches))
+    with script_kept_out():  # iter() starts the processes
+        return iter(batches)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

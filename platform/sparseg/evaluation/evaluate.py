@@ -20,30 +20,54 @@ from sparseg.evaluation.counts import count_split
 from sparseg.evaluation.metrics import Counts
 from sparseg.inference.views import Spread
 from sparseg.runs import checkpoint as checkpoints
+from sparseg.runs.checkpoint import Loaded
 
 PART_BATCHES = 4  # of a worker's turn
 Part = tuple[Counts, list[dict[str, Any]]]
 
 
 def evaluate(
-    checkpoint: str | Path, dataset: str | Path, split: str, *, spread: Spread | None = None, **views: Any
+    model: str | Path | Loaded,
+    dataset: str | Path | shards.ShardedDataset,
+    split: str = "val",
+    *,
+    spread: Spread | None = None,
+    **views: Any,
 ) -> dict[str, Any]:
-    """`metrics.detailed_scores` of a split, with `images`: {id, miou, pixel_accuracy, confidence} of each.
+    """Score a network on a split with dense labels; every image counts exactly once.
 
     The numbers do not depend on `spread`: batches stay as they are, and counts are whole (with another number
-    of threads the network's own rounding may move a confidence by 1e-7).  ``views`` go to
-    `class_probabilities`.  Raises ValueError if checkpoint, dataset and split do not go together.
+    of threads the network's own rounding may move a confidence by 1e-7).
+
+    Args:
+        model: A checkpoint's folder, a run's (its best), or what `load_model` gives.
+        dataset: An imported dataset: opened, its folder or its URL.  Its classes must be the network's.
+        split: One of its splits.
+        spread: Hands parts of the work to workers (`sparseg.launch.spread`); default: this process does it.
+        **views: scales, flip, window_px and stride_px, as in `predict`.
+
+    Returns:
+        All of `metrics.detailed_scores` ("miou", "iou" per class, "boundary_iou", "calibration_error",
+        "confusion", ...) and "images": id, miou, pixel_accuracy and confidence of each.
+
+    Raises:
+        ValueError: Checkpoint, dataset and split do not go together, or no pixel of the split has a class.
+
+    Example:
+        >>> scores = sparseg.evaluate("runs/tiny", "my_shards")
+        >>> len(scores["images"]), 0 <= scores["miou"] <= 1
+        (3, True)
     """
-    checkpoint = checkpoints.resolve(checkpoint).absolute()  # the best one may become another meanwhile
+    if isinstance(dataset, shards.ShardedDataset):
+        dataset = dataset.path
     dataset = dataset if object_store.is_url(str(dataset)) else Path(dataset).absolute()
-    names = json.loads(checkpoints.read_metadata(checkpoint / "model.safetensors")["classes"])
-    data = shards.open(dataset)
-    if data.names != names:
-        raise ValueError(f"{dataset} has classes {data.names}, the checkpoint {names}")
-    if split not in data.splits:
-        raise ValueError(f"{dataset}: no split {split!r}; it has {', '.join(data.splits)}")
-    batches = row_order.validation_rows(data.splits[split])
-    task = functools.partial(evaluate_part, str(checkpoint), str(dataset), split, views)
+    if isinstance(model, Loaded) and spread is not None:
+        raise ValueError("spread: workers load the network themselves; give its folder, not the network")
+    if not isinstance(model, Loaded):
+        model = checkpoints.resolve(model).absolute()  # the best one may become another meanwhile
+    names = _class_names(model)
+    batches = row_order.validation_rows(_split(dataset, split, names))
+    task = functools.partial(evaluate_part, model, str(dataset), split, views)
     parts = [batches]
     if spread is not None:
         parts = [batches[start : start + PART_BATCHES] for start in range(0, len(batches), PART_BATCHES)]
@@ -55,7 +79,7 @@ def evaluate(
         raise ValueError(f"{dataset}: no pixel of split {split!r} has a class; it takes dense labels")
     images.sort(key=lambda record: record["row"])
     return {
-        "checkpoint": str(checkpoint),
+        "checkpoint": "the given network" if isinstance(model, Loaded) else str(model),
         "dataset": str(dataset),
         "split": split,
         "views": views,
@@ -64,12 +88,33 @@ def evaluate(
     }
 
 
+def _class_names(model: Path | Loaded) -> list[str]:
+    if isinstance(model, Loaded):
+        return model.names
+    names: list[str] = json.loads(checkpoints.read_metadata(model / "model.safetensors")["classes"])
+    return names
+
+
+def _split(dataset: str | Path, split: str, names: list[str]) -> Any:
+    """The rows of a split.  Raises ValueError if there is none, or the dataset has other classes."""
+    data = shards.open(dataset)
+    if data.names != names:
+        raise ValueError(f"{dataset} has classes {data.names}, the checkpoint {names}")
+    if split not in data.splits:
+        raise ValueError(f"{dataset}: no split {split!r}; it has {', '.join(data.splits)}")
+    return data.splits[split]
+
+
 def evaluate_part(
-    checkpoint: str, dataset: str, split: str, views: dict[str, Any], batches: Sequence[Sequence[int]]
+    model: Path | Loaded, dataset: str, split: str, views: dict[str, Any], batches: Sequence[Sequence[int]]
 ) -> Part:
     """Counts of some batches, and a record of each of their images; what a worker does."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded, rows = checkpoints.load_model(checkpoint, device), shards.open(dataset).splits[split]
+    if isinstance(model, Loaded):
+        loaded, device = model, next(model.model.parameters()).device
+    else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = checkpoints.load_model(model, device)
+    rows = shards.open(dataset).splits[split]
     num_classes, ids = len(loaded.names), rows.select_columns(["id"])  # without decoding images again
     records: list[dict[str, Any]] = []
 

@@ -21,10 +21,10 @@ from sparseg.runs import store
 __all__ = ["finish", "launch", "main", "spread", "start_ray"]
 
 
-def main(recipe: Config, *, description: str, args: list[str] | None = None) -> None:
+def main(recipe: Config, *, description: str, args: list[str] | None = None, prog: str | None = None) -> None:
     """Command line of a trainer: flags over the recipe, then `launch`.  Exits with 0, 1, 2, or 130 after
     Ctrl-C."""
-    settings, dry_run = command_line.parse(recipe, args, description=description)
+    settings, dry_run = command_line.parse(recipe, args, description=description, prog=prog)
     raise SystemExit(guarded(lambda: print_plan(settings) if dry_run else finish(settings)))
 
 

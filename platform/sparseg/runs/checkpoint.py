@@ -257,9 +257,23 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
-    """The network of a checkpoint (or of a run's best), in evaluation mode.
+    """Load the network of a checkpoint, or of a run's best one, ready to predict.
 
-    Raises ValueError naming the file if it is missing, truncated, or not written by sparseg.
+    Args:
+        path: A checkpoint's folder, or a run's (its best checkpoint, else its newest).
+        device: Where the network is put.
+
+    Returns:
+        The network in evaluation mode as `model`, with its class `names`, their `palette`, the run's `config`
+        and the checkpoint's `metadata`.
+
+    Raises:
+        ValueError: The file is missing, truncated, or not written by sparseg; the message names it.
+
+    Example:
+        >>> loaded = sparseg.load_model("runs/tiny")
+        >>> loaded.names, loaded.config.optim.max_steps
+        (['ground', 'red', 'green'], 2)
     """
     file = resolve(path) / "model.safetensors"
     metadata = read_metadata(file)

@@ -1,4 +1,4 @@
-"""The command line of `trainers/sweep.py`."""
+"""The command line of `trainers/sweep.py` and of `sparseg sweep`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from sparseg.common.process import guarded
 from sparseg.config import command_line, with_overrides
+from sparseg.config.trainer_file import load_file, recipe_of
 from sparseg.sweep import runner
 from sparseg.sweep.cost import COSTS
 from sparseg.sweep.points import points_of
-from sparseg.sweep.space import check_effect, check_space, grid_of, load_file, space_of
+from sparseg.sweep.space import check_effect, check_space, grid_of, space_of
 from sparseg.sweep.study import METRICS, Sweep, identity
 
 SAMPLERS = ("tpe", "random", "grid", "cmaes")
@@ -27,13 +28,19 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def main(trainers: Path, args: list[str] | None = None, *, description: str = "") -> None:
-    """Command line of `trainers/sweep.py`.  Exits with 0, 1, 2, or 130 after Ctrl-C."""
-    raise SystemExit(guarded(lambda: _main(trainers, args, description)))
+def main(
+    trainers: Path, args: list[str] | None = None, *, description: str = "", prog: str | None = None
+) -> None:
+    """Run the command line of `trainers/sweep.py`.  Exits with 0, 1, 2, or 130 after Ctrl-C.
+
+    trainers: the folder of the recipes that --trainer names; the spaces that --space names lie beside it, in
+    search_spaces.  prog: what the help calls the command.
+    """
+    raise SystemExit(guarded(lambda: _main(trainers, args, description, prog)))
 
 
-def _main(trainers: Path, args: list[str] | None, description: str) -> None:
-    sweep, dry_run = parse(trainers, args, description)
+def _main(trainers: Path, args: list[str] | None, description: str, prog: str | None) -> None:
+    sweep, dry_run = parse(trainers, args, description, prog)
     if dry_run:
         print(json.dumps(identity(sweep), indent=2))
         print(f"{sweep.trials} trials, {sweep.concurrent} at a time, in {sweep.folder}")
@@ -41,14 +48,18 @@ def _main(trainers: Path, args: list[str] | None, description: str) -> None:
         runner.run(sweep)
 
 
-def parse(trainers: Path, args: list[str] | None = None, description: str = "") -> tuple[Sweep, bool]:
+def parse(
+    trainers: Path, args: list[str] | None = None, description: str = "", prog: str | None = None
+) -> tuple[Sweep, bool]:
     """Read and check the command line -> (sweep, --dry-run given).  Raises ValueError in one line."""
-    own, rest = _split(args, description)
-    trainer = _trainer_file(trainers, own.trainer)
-    recipe = load_file(trainer)
-    config, dry_run = command_line.parse(recipe.recipe(), rest)
-    if not dry_run and hasattr(recipe, "make_data") and config.data.root == recipe.recipe().data.root:
-        recipe.make_data()  # of the demo: nobody has it on disk
+    own, rest = _split(args, description, prog)
+    trainer = _named_file(trainers, own.trainer, "trainer")
+    own.space = _named_file(trainers.parent / "search_spaces", own.space, "space")
+    loaded = load_file(trainer)
+    recipe = recipe_of(trainer, loaded)
+    config, dry_run = command_line.parse(recipe, rest)
+    if not dry_run and hasattr(loaded, "make_data") and config.data.root == recipe.data.root:
+        loaded.make_data()  # of the demo: nobody has it on disk
     config = with_overrides(config, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
     if "://" in config.run.storage:
         raise ValueError(
@@ -112,17 +123,20 @@ def _check_together(path: Path, sweep: Sweep) -> None:
         raise ValueError("--sampler cmaes needs the package cmaes: pip install 'sparseg[cmaes]'")
 
 
-def _split(args: list[str] | None, description: str) -> tuple[argparse.Namespace, list[str]]:
+def _split(
+    args: list[str] | None, description: str, prog: str | None
+) -> tuple[argparse.Namespace, list[str]]:
     """(the sweep's own flags, the trainer's words)."""
     parser = _Parser(
+        prog=prog,
         description=description,
-        epilog="Every flag of the trainer is a flag here: see `python trainers/NAME.py --help`.",
+        epilog="Every flag of the trainer is a flag here: see `sparseg train NAME --help`.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--trainer", required=True, help="voc, camvid, ... (trainers/NAME.py), or the path of such a file")
-    add("--space", required=True, type=Path, help="file with SPACE, e.g. search_spaces/mixture.py")
+    add("--space", required=True, help="mixture, ... (search_spaces/NAME.py), or the path of such a file")
     add("--trials", type=int, help=f"trials in all (default: the whole grid, or {TRIALS})")
     add("--concurrent", type=int, default=1, help="trials at a time (default: %(default)s)")
     add("--scheduler", choices=SCHEDULERS, help="what ends hopeless trials (default: asha; for a grid none)")
@@ -165,11 +179,10 @@ def _split(args: list[str] | None, description: str) -> tuple[argparse.Namespace
     return own, rest
 
 
-def _trainer_file(trainers: Path, name: str) -> Path:
-    known = sorted(path.stem for path in trainers.glob("*.py") if path.stem != "sweep")
-    path = Path(name) if name.endswith(".py") else trainers / f"{name}.py"
+def _named_file(folder: Path, name: str, kind: str) -> Path:
+    """FOLDER/NAME.py, or the file itself where `name` is a path; `kind` is the flag that named it."""
+    path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
     if not path.is_file() or path.stem == "sweep":
-        raise ValueError(
-            f"--trainer {name}: no such trainer; give one of {', '.join(known)}, or a file's path"
-        )
+        known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "sweep")
+        raise ValueError(f"--{kind} {name}: no such {kind}; give one of {', '.join(known)}, or a file's path")
     return path

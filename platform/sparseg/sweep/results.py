@@ -7,6 +7,7 @@ import os
 import shlex
 import statistics
 import warnings
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -80,7 +81,10 @@ def write(sweep: Sweep, study: optuna.Study) -> dict[str, Any]:
 
 def command(sweep: Sweep, params: dict[str, Any]) -> str:
     """The trainer's command that repeats these values as a run of its own."""
-    words = ["python", os.path.relpath(sweep.trainer), *sweep.arguments]
+    words = ["python", os.path.relpath(sweep.trainer)]
+    if sweep.trainer.parent == Path(__file__).resolve().parents[1] / "trainers":  # of an installed package
+        words = ["sparseg", "train", sweep.trainer.stem]
+    words += sweep.arguments
     for name, value in params.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):

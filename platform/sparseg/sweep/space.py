@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.util
 import json
-import sys
 import types
 from collections.abc import Callable
 from numbers import Real
@@ -60,20 +58,6 @@ def when(field: str, options: Any, values: BaseDistribution) -> When:
     """`values`, but only where the field `field`, which stands before this one in SPACE, is one of `options`
     (one value, or a tuple): elsewhere the recipe's value stays and nothing is drawn."""
     return When(field, options if isinstance(options, tuple) else (options,), values)
-
-
-def load_file(path: Path) -> types.ModuleType:
-    """A Python file, loaded by its path."""
-    spec = importlib.util.spec_from_file_location(f"sparseg_file_{path.stem}", path)
-    try:
-        if spec is None or spec.loader is None:
-            raise ImportError("not a .py file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up there
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
-    return module
 
 
 def space_of(path: Path, module: types.ModuleType) -> Space:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparseg.common.child_processes import script_kept_out
 from sparseg.data.shards.writing.parts import Form, Part, Row, write_part
 
 TRIAL_S = 1.0  # this process alone works so long, and then knows how fast it is
@@ -123,15 +124,16 @@ def _make_in_pool(job: Job, queue: deque[Part], workers: int, finished: Callable
         # them print a traceback.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            futures.extend(submit(part) for part in list(queue))
+            with script_kept_out(job):
+                futures.extend(submit(part) for part in list(queue))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         while futures:  # in listed order, so that of several errors always the same one is raised
             futures.popleft().result()
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker process of the import died, perhaps for want of memory, or because the calling script "
-            'lacks `if __name__ == "__main__"`; the same command goes on, with fewer --workers if need be'
+            "a worker process of the import died, perhaps for want of memory; the same command goes on, with "
+            "fewer --workers if need be"
         ) from error
     finally:
         stop.set()
