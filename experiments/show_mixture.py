@@ -18,7 +18,7 @@ import torch
 
 from sparseg.config import UNLABELLED
 from sparseg.data import drawing, shards
-from sparseg.losses import agmm, mixture
+from sparseg.losses import LossInputs, agmm, mixture
 from sparseg.reports import dataset_page
 from sparseg.runs import checkpoint
 
@@ -45,9 +45,9 @@ def p_and_g(
     slots = mixture.slots_of(present_1K)
     labelled_1SHW = (label_1HW[:, None] == slots.class_BS[:, :, None, None]).float()
     mean_1SD = mixture.class_means(feature_1Dhw, labelled_1SHW)
-    g_1SHW = agmm.class_similarity(
-        feature_1Dhw, mean_1SD, p_1KHW, label_1HW, present_1K, slots, loaded.config.loss
-    )
+    one = feature_1Dhw.new_ones(())
+    inputs = LossInputs(feature_1Dhw, logits_1Khw, label_1HW, present_1K, one, one)
+    g_1SHW = agmm.class_similarity(inputs, mean_1SD, p_1KHW, slots, loaded.config.loss)
     classes = slots.class_BS[0].tolist()
     return p_1KHW[0].numpy(), {k: g_1SHW[0, s].numpy() for s, k in enumerate(classes)}
 

@@ -94,10 +94,10 @@ def ours(given: Inputs, config: LossConfig = CONFIG) -> dict[str, Tensor]:
     """The body of losses.objective, mixture terms only; num_slots is known, as from the loader."""
     labelled, valid = 1 / losses.pixel_counts(given.label_BHW, given.p_BKHW.shape[1]).float()
     num_slots = int(given.present_BK.sum(1).max())
-    slots = mixture.slots_of(mixture.crop_classes(given.label_BHW, given.p_BKHW.shape[1]), num_slots)
-    return agmm.terms(
-        given.feature_BDhw, given.p_BKHW, given.label_BHW, given.present_BK, slots, config, labelled, valid
+    shared = losses.LossInputs(
+        given.feature_BDhw, given.p_BKHW, given.label_BHW, given.present_BK, labelled, valid, num_slots
     )
+    return agmm.terms(shared, given.p_BKHW, config)
 
 
 def bce(p: Tensor, target: Tensor) -> Tensor:

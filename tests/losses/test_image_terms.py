@@ -68,7 +68,7 @@ def test_a_method_is_its_terms(method: str) -> None:
     total = sum(getattr(weights, f"{name}_weight") * terms[name] for name in ON[method])
     torch.testing.assert_close(terms["total"], total)
     assert grad.isfinite().all()
-    warm, _ = evaluate(method, given, mixture=False)
+    warm, _ = evaluate(method, given, with_mixture=False)
     assert {name for name in losses.TERMS if warm[name] != 0} <= {"seg", "absent"}
 
 

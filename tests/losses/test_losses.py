@@ -399,7 +399,7 @@ def test_terms_that_are_off_are_not_computed() -> None:
         (LossConfig(method="ce"), {}),
         (LossConfig(method="ce+absent"), {}),
         (LossConfig(method="agmm", mix_weight=0, label_weight=0, sep_weight=0), {}),
-        (LossConfig(method="agmm"), {"mixture": False}),
+        (LossConfig(method="agmm"), {"with_mixture": False}),
     ):
         assert evaluate(losses.objective, batch, config, **keywords)[0]["total"].isfinite()
     assert not evaluate(losses.objective, batch, LossConfig(method="agmm"))[0][
@@ -411,12 +411,13 @@ def test_terms_that_are_off_are_not_computed() -> None:
 def test_warm_up_leaves_the_mixture_out(variance: str) -> None:
     batch = make_batch(20)
     config = LossConfig(method="agmm", variance=variance, seg_weight=0.5, absent_weight=2.0)
-    found = evaluate(losses.objective, batch, config, mixture=False)
+    found = evaluate(losses.objective, batch, config, with_mixture=False)
     assert {name for name in TERMS if float(found[0][name]) != 0} == {"seg", "absent"}
-    check_equal(found, brute(batch, config, mixture=False))
+    check_equal(found, brute(batch, config, with_mixture=False))
     assert not found[1].any()
     check_equal(
-        evaluate(losses.objective, batch, config, mixture=True), evaluate(losses.objective, batch, config)
+        evaluate(losses.objective, batch, config, with_mixture=True),
+        evaluate(losses.objective, batch, config),
     )
 
 

@@ -71,7 +71,7 @@ def objective(
     present_BK: Tensor,
     config: Any,
     *,
-    mixture: bool = True,
+    with_mixture: bool = True,
 ) -> dict[str, Tensor]:
     """The five unweighted terms and their weighted `total`, as float64 scalars that carry gradients."""
     num_images, num_classes = present_BK.shape
@@ -106,7 +106,7 @@ def objective(
 
     used = {"ce": ("seg",), "ce+absent": ("seg", "absent"), "agmm": TERMS}[config.method]
     for name in TERMS:
-        warming_up = name in ("mix", "label", "sep") and not mixture
+        warming_up = name in ("mix", "label", "sep") and not with_mixture
         if name not in used or warming_up or getattr(config, f"{name}_weight") == 0:
             terms[name] = torch.zeros((), dtype=torch.float64)
     total = sum((getattr(config, f"{name}_weight") * terms[name] for name in TERMS), torch.zeros(()))

@@ -23,7 +23,7 @@ EPS = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """Which class sits in which slot of each image.
+    """The assignment of an image's classes to its slots.
 
     class_BS int64 class ids (arbitrary where unused); used_BS bool.
     """
@@ -33,7 +33,7 @@ class Slots:
 
 
 def crop_classes(label_BHW: Tensor, num_classes: int) -> Tensor:
-    """c[b,k]: does class k have a labelled pixel in this crop?  (B, H, W) codes -> (B, K) bool."""
+    """Tell which classes have a labelled pixel in each crop, c[b,k]: (B, H, W) codes -> (B, K) bool."""
     index_BN = label_BHW.flatten(1).long().clamp(max=num_classes)
     seen = torch.zeros(len(label_BHW), num_classes + 1, dtype=torch.bool, device=label_BHW.device)
     return seen.scatter_(1, index_BN, True)[:, :num_classes]
@@ -53,8 +53,15 @@ def slots_of(crop_class_BK: Tensor, num_slots: int | None = None) -> Slots:
     return Slots(class_BS, crop_class_BK.gather(1, class_BS))
 
 
+def resized(value_BChw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps to (height, width), bilinear with align_corners=False; a map of that size is returned."""
+    if tuple(value_BChw.shape[2:]) == size:
+        return value_BChw
+    return F.interpolate(value_BChw, size=size, mode="bilinear", align_corners=False)
+
+
 def pick(value_BKhw: Tensor, slots: Slots) -> Tensor:
-    """The slots' channels: (B, K, h, w) -> (B, S, h, w)."""
+    """Gather the channels of the slots' classes: (B, K, h, w) -> (B, S, h, w)."""
     height, width = value_BKhw.shape[2:]
     return value_BKhw.gather(1, slots.class_BS[:, :, None, None].expand(-1, -1, height, width))
 
@@ -71,7 +78,7 @@ def _interpolation_matrix(size_in: int, size_out: int, device: torch.device) -> 
 
 
 def class_means(feature_BDhw: Tensor, labelled_BSHW: Tensor) -> Tensor:
-    """Mean over a class's labelled pixels of the feature resized to image size -> mean_BSD.
+    """Mean over a class's labelled pixels of the feature resized to image size, mu[b,k].
 
     mu = sum_{x: m=k} up(F)[x] / (n + EPS).  Resizing is linear, so the sum over pixels is a weighted sum of
     feature cells whose weights are the adjoint of the resizing applied to the indicator of the pixels.
@@ -108,15 +115,15 @@ class _MeanAbsoluteDifference(torch.autograd.Function):
 
 
 def mean_absolute_difference(feature_BND: Tensor, mean_BSD: Tensor) -> Tensor:
-    """mean_D |F - mu| -> (B, S, N).  A CPU's torch.cdist needs no temporary and a third of the time."""
-    if feature_BND.device.type == "cpu":
+    """Distance of every cell to every slot's mean, mean_D |F - mu|: (B, N, D), (B, S, D) -> (B, S, N)."""
+    if feature_BND.device.type == "cpu":  # its torch.cdist needs no temporary and a third of the time
         return torch.cdist(feature_BND, mean_BSD, p=1).mT / mean_BSD.shape[2]
     result: Tensor = _MeanAbsoluteDifference.apply(feature_BND, mean_BSD)
     return result
 
 
 def squared_distance(feature_BDhw: Tensor, mean_BSD: Tensor, distance: str) -> Tensor:
-    """d^2 of every cell to every slot's mean: (B, D, h, w), (B, S, D) -> (B, S, h, w).
+    """Squared distance of every cell to every slot's mean: (B, D, h, w), (B, S, D) -> (B, S, h, w).
 
     l1: d = mean_D |F - mu|.  l2: d^2 = mean_D (F - mu)^2.
     """
@@ -134,36 +141,41 @@ def squared_distance(feature_BDhw: Tensor, mean_BSD: Tensor, distance: str) -> T
 
 
 def valid_cells(label_BHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """down(1[m != IGNORED]), nearest: (B, H, W) -> (B, 1, h, w) float 0/1."""
+    """Mark the cells that are not ignored, down(1[m != IGNORED]): (B, H, W) -> (B, 1, h, w) float 0/1."""
     return F.interpolate((label_BHW != IGNORED).float()[:, None], size=size, mode="nearest")
 
 
 def variance(d2_BShw: Tensor, weight_BShw: Tensor) -> Tensor:
-    """Weighted mean of d^2 over the cells, detached -> (B, S, 1, 1).
+    """Weighted mean of d^2 over the cells, sigma^2, detached -> (B, S, 1, 1).
 
     With responsibilities as weights this is Eq. 7 of the paper (authors' answer in issue 4 of their
     repository); with the valid cells as weights it is the `unweighted` mode.
     """
     weight_BShw = weight_BShw.detach()
     total = (weight_BShw * d2_BShw.detach()).sum((2, 3), keepdim=True)
-    return total / (weight_BShw.sum((2, 3), keepdim=True) + EPS)
+    return total / (weight_BShw.sum((2, 3), keepdim=True) + EPS)  # Eq. 7
 
 
 def similarity(d2_BShw: Tensor, variance_BS11: Tensor | float, bandwidth: float = 1.0) -> Tensor:
-    """exp(-d^2 / (2 beta^2 sigma^2 + EPS)), in (0, 1]; EPS only with an estimated variance, as published."""
+    """Gaussian of the distance, exp(-d^2 / (2 beta^2 sigma^2 + EPS)) -> (B, S, h, w), in (0, 1].
+
+    EPS stands there with an estimated variance (a tensor) alone, as published.
+    """
     scale = 2 * bandwidth**2 * variance_BS11
     return torch.exp(-d2_BShw / (scale + EPS if isinstance(scale, Tensor) else scale))
 
 
-# ------------------------------------------------------------------------------------ statistics of the
-# global batch
+# ----------------------------------------------------------------------------- statistics of the global batch
 
 
 def batch_sums(
     mean_BSD: Tensor, slots: Slots, labelled_BS: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Class means summed over the images of the GLOBAL batch whose crop contains the class -> (K, D), and how
-    many they are, (K,).  Equal on every rank."""
+    """Sum class means over the images of the GLOBAL batch whose crop contains the class.
+
+    mean_BSD (B, S, D), labelled_BS (B, S) bool -> sums (K, D) and the number of those images (K,), equal on
+    every rank.
+    """
     member_BSK = F.one_hot(slots.class_BS, num_classes).to(mean_BSD.dtype) * labelled_BS[..., None]
     sum_KD = torch.einsum("BSK,BSD->KD", member_BSK, mean_BSD)
     packed = all_reduce_sum(torch.cat([sum_KD, member_BSK.sum((0, 1))[:, None]], 1))
@@ -172,25 +184,28 @@ def batch_sums(
 
 @dataclasses.dataclass
 class Memory:
-    """Running class means over the batches: centroid_KD, and seen_K, of which classes there is one."""
+    """Running class means over the batches: centroid_KD, and seen_K, the classes that have one."""
 
     centroid_KD: Tensor
     seen_K: Tensor
 
     @classmethod
     def empty(cls, num_classes: int, channels: int, device: torch.device) -> Memory:
-        """Of no class yet."""
+        """Make a memory that holds no class yet, in fp32."""
         centroid_KD = torch.zeros(num_classes, channels, device=device)
         return cls(centroid_KD, torch.zeros(num_classes, dtype=torch.bool, device=device))
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All of it."""
+        """The tensors that change in place: centroid_KD and seen_K."""
         return self.centroid_KD, self.seen_K
 
     @torch.no_grad()
     def update(self, sum_KD: Tensor, count_K: Tensor, momentum: float) -> None:
-        """Take in a batch (`batch_sums`); a class's first mean is taken as it is, an absent class stays."""
+        """Take in a batch: v_k <- m v_k + (1 - m) mean_k of the classes that the batch has.
+
+        sum_KD, count_K: see `batch_sums`.  The first mean of a class is taken as it is.
+        """
         mean_KD = sum_KD / count_K.clamp(min=1)[:, None]
         moved_KD = torch.where(self.seen_K[:, None], self.centroid_KD.lerp(mean_KD, 1 - momentum), mean_KD)
         self.centroid_KD.copy_(torch.where((count_K > 0)[:, None], moved_KD, self.centroid_KD))
@@ -202,14 +217,14 @@ MIXING_STEPS = 10  # of EM for the mixing weights alone, a concave problem: furt
 
 @torch.no_grad()
 def shared_variance(d2_BShw: Tensor, p_BShw: Tensor, valid_B1hw: Tensor, slots: Slots) -> Tensor:
-    """Mean of d^2 over the valid cells and the used classes of an image, weighted by P -> (B, 1, 1, 1)."""
+    """Mean of d^2 over the valid cells and used slots of an image, weighted by P: sigma^2 -> (B, 1, 1, 1)."""
     weight_BShw = p_BShw * slots.used_BS[:, :, None, None] * valid_B1hw
     total_B111 = (weight_BShw * d2_BShw).sum((1, 2, 3), keepdim=True)
     return total_B111 / (weight_BShw.sum((1, 2, 3), keepdim=True) + EPS)
 
 
 def log_density(d2_BShw: Tensor, variance_B111: Tensor, bandwidth: float, slots: Slots) -> Tensor:
-    """-d^2 / (2 beta^2 sigma^2 + EPS); out of reach where the slot is not used."""
+    """Logarithm of the Gaussian, -d^2 / (2 beta^2 sigma^2 + EPS); -1e9 in slots that are not used."""
     log_BShw = -d2_BShw / (2 * bandwidth**2 * variance_B111 + EPS)
     return log_BShw.masked_fill(~slots.used_BS[:, :, None, None], -1e9)
 

@@ -29,43 +29,65 @@ from torch import Tensor
 
 from sparseg.config import IGNORED, LossConfig
 from sparseg.losses import mixture
+from sparseg.losses.inputs import LossInputs
 from sparseg.losses.mixture import Memory, Slots
 
 
 def terms(
-    feature_BDhw: Tensor,
+    inputs: LossInputs,
     own_BSD: Tensor,
     labelled_BSHW: Tensor,
     p_BKHW: Tensor,
-    label_BHW: Tensor,
     slots: Slots,
     config: LossConfig,
-    memory: Memory,
 ) -> dict[str, Tensor]:
-    """L_mix and L_label as sums over pixels; `memory` takes in the batch.  own_BSD: the means of the labelled
-    pixels (`mixture.class_means`); labelled_BSHW bool."""
-    size, full = feature_BDhw.shape[2:], label_BHW.shape[1:]
-    valid_B1hw = mixture.valid_cells(label_BHW, (size[0], size[1]))
+    """Compute L_mix and L_label; the memory of `inputs` takes in the batch.
+
+    own_BSD (B, S, D): the means of the labelled pixels (`mixture.class_means`); labelled_BSHW (B, S, H, W)
+    bool; p_BKHW (B, K, H, W): probabilities.
+    """
+    memory = inputs.memory
+    assert memory is not None
+    valid_B1hw = mixture.valid_cells(inputs.label_BHW, inputs.cells)
     p_BSHW = mixture.pick(p_BKHW, slots)
-    p_BShw = F.interpolate(p_BSHW.detach(), size=size, mode="bilinear", align_corners=False)
+    p_BShw = mixture.resized(p_BSHW.detach(), inputs.cells)
     labelled_BS = labelled_BSHW.any(3).any(2)
+    feature_BDhw = inputs.feature_BDhw
     r_BShw, variance_B111 = fit(
         feature_BDhw.detach(), own_BSD.detach(), labelled_BS, p_BShw, valid_B1hw, slots, config, memory
     )
-    found = {}
-    if config.mix_weight:
+    values = {}
+    if config.mix_weight:  # L_mix
         sure_B1hw = (r_BShw.amax(1, keepdim=True) >= config.em_confidence) * valid_B1hw
-        target_BSHW = F.interpolate(r_BShw * sure_B1hw, size=full, mode="bilinear", align_corners=False)
+        target_BSHW = mixture.resized(r_BShw * sure_B1hw, inputs.pixels)
         cost_BSHW = -torch.log(p_BSHW + mixture.EPS) * target_BSHW * slots.used_BS[:, :, None, None]
-        found["mix"] = (cost_BSHW * (label_BHW != IGNORED)[:, None]).sum()
-    if config.label_weight:
+        values["mix"] = (cost_BSHW * (inputs.label_BHW != IGNORED)[:, None]).sum() * inputs.per_valid_pixel
+    if config.label_weight:  # L_label
         mean_BSD = memory.centroid_KD[slots.class_BS]
         # ignored cells count for nothing: where all are, sigma is 0
         d2_BShw = mixture.squared_distance(feature_BDhw, mean_BSD, config.distance) * valid_B1hw
         log_joint_BShw = mixture.log_density(d2_BShw, variance_B111, config.bandwidth, slots)
-        log_joint_BSHW = F.interpolate(log_joint_BShw, size=full, mode="bilinear", align_corners=False)
-        found["label"] = -(F.log_softmax(log_joint_BSHW, 1) * labelled_BSHW).sum()
-    return found
+        log_joint_BSHW = mixture.resized(log_joint_BShw, inputs.pixels)
+        cost = -(F.log_softmax(log_joint_BSHW, 1) * labelled_BSHW).sum()
+        values["label"] = cost * inputs.per_labelled_pixel
+    return values
+
+
+def class_similarity(
+    inputs: LossInputs, mean_BSD: Tensor, p_BKHW: Tensor, slots: Slots, config: LossConfig
+) -> Tensor:
+    """Compute the Gaussians alone, up(exp(-d^2 / (2 beta^2 sigma^2))) with an image's shared sigma
+    -> (B, S, H, W).
+
+    mean_BSD (B, S, D): the slots' class means; p_BKHW (B, K, H, W): probabilities, which weigh sigma.  d is 0
+    at ignored cells and the result 0 in slots that are not used.
+    """
+    valid_B1hw = mixture.valid_cells(inputs.label_BHW, inputs.cells)
+    p_BShw = mixture.resized(mixture.pick(p_BKHW.detach(), slots), inputs.cells)
+    d2_BShw = mixture.squared_distance(inputs.feature_BDhw, mean_BSD, config.distance) * valid_B1hw
+    variance_B111 = mixture.shared_variance(d2_BShw, p_BShw, valid_B1hw, slots)
+    log_density_BShw = mixture.log_density(d2_BShw, variance_B111, config.bandwidth, slots)
+    return mixture.resized(log_density_BShw.exp(), inputs.pixels)
 
 
 @torch.no_grad()
@@ -79,12 +101,15 @@ def fit(
     config: LossConfig,
     memory: Memory,
 ) -> tuple[Tensor, Tensor]:
-    """`loss.em_steps` of EM, each M from the memory as it was before the batch -> responsibilities
-    (B, S, h, w) by the new means, and sigma^2 (B, 1, 1, 1)."""
+    """Take `loss.em_steps` steps of EM, each M from the memory as it was before the batch.
+
+    feature (B, D, h, w), own means (B, S, D), labelled (B, S) bool, p (B, S, h, w), valid cells (B, 1, h, w)
+    0/1 -> responsibilities (B, S, h, w) by the new means, and sigma^2 (B, 1, 1, 1).
+    """
     num_classes = len(memory.seen_K)
     before = Memory(memory.centroid_KD.clone(), memory.seen_K.clone())
 
-    def expect() -> tuple[Tensor, Tensor]:
+    def expect() -> tuple[Tensor, Tensor]:  # E
         d2_BShw = mixture.squared_distance(feature_BDhw, memory.centroid_KD[slots.class_BS], config.distance)
         variance_B111 = mixture.shared_variance(d2_BShw, p_BShw, valid_B1hw, slots)
         return mixture.posterior(d2_BShw, p_BShw, valid_B1hw, slots, config.bandwidth), variance_B111
@@ -92,6 +117,7 @@ def fit(
     memory.update(*mixture.batch_sums(own_BSD, slots, labelled_BS, num_classes), config.centroid_momentum)
     for _ in range(config.em_steps):
         r_BShw, _ = expect()
+        # M of an image: mu_k
         weight_BShw = r_BShw * (r_BShw >= config.em_confidence) * valid_B1hw
         count_BS = weight_BShw.sum((2, 3)) * slots.used_BS
         pseudo_BSD = weight_BShw.flatten(2) @ feature_BDhw.flatten(2).mT
@@ -99,6 +125,7 @@ def fit(
         told_BS = (count_BS > 0) if config.em_trust else torch.zeros_like(labelled_BS)
         trust_BS = torch.where(labelled_BS, config.em_trust * told_BS, 1.0)
         mean_BSD = own_BSD.lerp(pseudo_BSD, trust_BS[..., None].to(own_BSD.dtype))
+        # M of the data: v_k
         memory.centroid_KD.copy_(before.centroid_KD)
         memory.seen_K.copy_(before.seen_K)
         sums = mixture.batch_sums(mean_BSD, slots, labelled_BS | told_BS, num_classes)

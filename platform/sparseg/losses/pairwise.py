@@ -25,18 +25,21 @@ DENSE_CELLS = 2500
 
 
 def colours(image_B3HW: Tensor, like_BKhw: Tensor) -> Tensor:
-    """The image at the size of a grid -> (B, 3, h, w), 0..255."""
+    """Resize the image to the size of a grid, averaging -> (B, 3, h, w), 0..255."""
     size = (like_BKhw.shape[2], like_BKhw.shape[3])
     return F.interpolate(image_B3HW.to(like_BKhw.dtype), size=size, mode="bilinear", antialias=True)
 
 
 def standard_colours(image_B3HW: Tensor, like_BKhw: Tensor) -> Tensor:
-    """`colours` in COLOUR_UNIT; their mean stays, only differences count."""
+    """`colours` in units of COLOUR_UNIT -> (B, 3, h, w); their mean stays, only differences count."""
     return colours(image_B3HW, like_BKhw) / like_BKhw.new_tensor(COLOUR_UNIT)[:, None, None]
 
 
 def gated_crf(p_BKhw: Tensor, image_B3HW: Tensor, valid_B1hw: Tensor) -> Tensor:
-    """Energy over the pairs of a (2 * GATED_RADIUS + 1)^2 window, summed over the cells -> scalar."""
+    """Energy of the pairs in a (2 * GATED_RADIUS + 1)^2 window, summed over the valid cells -> scalar.
+
+    p_BKhw (B, K, h, w) probabilities; image_B3HW 0..255 of any size; valid_B1hw 0/1.
+    """
     colour_B3hw = standard_colours(image_B3HW, p_BKhw)
     _, _, h, w = p_BKhw.shape
     reach = range(-GATED_RADIUS, GATED_RADIUS + 1)
@@ -54,8 +57,11 @@ def gated_crf(p_BKhw: Tensor, image_B3HW: Tensor, valid_B1hw: Tensor) -> Tensor:
 
 
 def dense(p_BKhw: Tensor, image_B3HW: Tensor, valid_B1hw: Tensor) -> Tensor:
-    """Energy over all pairs of an image, the kernel of each cell made to sum to 1; its mean over the valid
-    cells of an image, times their number on the grid given -> scalar."""
+    """Energy of all pairs of an image, the kernel of each cell made to sum to 1 -> scalar.
+
+    p_BKhw (B, K, h, w) probabilities; image_B3HW 0..255 of any size; valid_B1hw 0/1.  The grid is averaged
+    down to DENSE_CELLS; the result is the mean over its valid cells times the valid cells of the grid given.
+    """
     _, _, h, w = p_BKhw.shape
     factor = 1
     while -(-h // factor) * -(-w // factor) > DENSE_CELLS:

@@ -40,8 +40,10 @@ class Forest:
 
 
 def grow(value_BChw: Tensor) -> Forest:
-    """The trees that join neighbours (up, down, left, right) of least squared difference.  Waits for the
-    device."""
+    """Grow each image's minimum spanning tree over neighbours (up, down, left, right) by squared difference.
+
+    value_BChw (B, C, h, w): colours or features.  Waits for the device.
+    """
     B, _, h, w = value_BChw.shape
     cell_Bhw = torch.arange(B * h * w).view(B, h, w)
     down = (value_BChw[:, :, 1:] - value_BChw[:, :, :-1]).detach().square().sum(1)

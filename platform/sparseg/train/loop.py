@@ -67,7 +67,7 @@ def train_step(
                 counts=counts,
                 num_slots=batch.num_slots if memory is None else batch.num_present,
                 passes=len(batches),
-                mixture=mixture,
+                with_mixture=mixture,
                 class_weight_K=class_weight_K,
                 memory=memory,
                 image_B3HW=batch.image_B3HW,
