@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparseg.config.data import DataConfig, check_tiles
+from sparseg.config.checks import FieldError, field, flag
+from sparseg.config.data import DataConfig, ImportConfig, check_tiles
 from sparseg.config.labels import IGNORED, MAX_CLASSES, PIXELLESS, UNLABELLED
 from sparseg.config.loss import LossConfig
 from sparseg.config.sections import Config, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
@@ -15,12 +16,16 @@ __all__ = [
     "UNLABELLED",
     "Config",
     "DataConfig",
+    "FieldError",
+    "ImportConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
     "ResourcesConfig",
     "RunConfig",
     "check_tiles",
+    "field",
+    "flag",
     "from_dict",
     "load",
     "to_dict",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparseg import cli
-from sparseg.config import IGNORED, UNLABELLED
+from sparseg.config import IGNORED, UNLABELLED, ImportConfig
 from sparseg.data import importers, shards
+from sparseg.data.importers import layouts
+from sparseg.data.importers.layouts.voc import VOC_NAMES
 from sparseg.data.importers.readers import (
     coco,
     csv,
@@ -143,7 +146,7 @@ def test_scribblesup(tmp_path: Path) -> None:
 
 
 def test_scribblesups_names_become_vocs(tmp_path: Path) -> None:
-    names = importers.layout_voc.VOC_NAMES
+    names = VOC_NAMES
     theirs = "background plane bike bird boat bottle bus car cat chair cow table dog horse motorbike person"
     theirs += " plant sheep sofa train monitor"
     text = "".join(
@@ -597,13 +600,9 @@ def dataset(root: Path) -> list[str]:
         file.unlink()
     return [
         file.stem
-        for file in importers.layouts.folder(root, _settings()).splits["train"]
+        for file in layouts.read_layout("folder", root, ImportConfig()).splits["train"]
         for file in [file.image]
     ]
-
-
-def _settings() -> Any:
-    return importers.Settings(layout="folder")
 
 
 def files_for(label_format: str, ids: list[str], place: Path) -> Path:
@@ -726,7 +725,7 @@ def test_import_refuses(tmp_path: Path) -> None:
     def refused(message: str, **options: Any) -> None:
         options = {"label_path": str(place), **options}
         with pytest.raises(ValueError, match=message) as caught:
-            importers.import_dataset("folder", tmp_path / "raw", tmp_path / "out", **options)
+            importing.import_dataset("folder", tmp_path / "raw", tmp_path / "out", **options)
         assert not (tmp_path / "out").exists() and "\n" not in str(caught.value)
 
     refused(r"data\.label_format must be one of auto, png, .*; got 'xml'", label_format="xml")
@@ -749,10 +748,10 @@ def test_annotated_images_outside_train_are_reported_and_unused(tmp_path: Path) 
     ids = dataset(tmp_path / "raw")
     others = sorted({f"photo_{k:02d}" for k in range(4)} - set(ids))
     place = files_for("csv", [*ids, *others, "gone"], tmp_path / "annotation")
-    report = importers.import_dataset("folder", tmp_path / "raw", tmp_path / "out", label_path=str(place))
+    report = importing.import_dataset("folder", tmp_path / "raw", tmp_path / "out", label_path=str(place))
     note = f"{1 + len(others)} annotated images are not in train, not used: gone, {others[0]}"
-    assert any(text.startswith(note) for text in report["notes"])
-    assert report["splits"]["val"]["rows"] == len(others) and "points" not in report["splits"]["val"]
+    assert any(text.startswith(note) for text in report.notes)
+    assert report.splits["val"]["rows"] == len(others) and "points" not in report.splits["val"]
 
 
 # ------------------------------------------------------------------------------------------------- real data
@@ -761,7 +760,7 @@ def test_annotated_images_outside_train_are_reported_and_unused(tmp_path: Path) 
 @pytest.mark.shared
 def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
     files = sorted((shared_data / "annotations" / "labelme").glob("*.json"))
-    names = importers.layout_voc.VOC_NAMES
+    names = VOC_NAMES
     found = labelme.read(files, names)
     assert {name: len(strokes) for name, strokes in found.strokes.items()} == {
         file.stem: len(json.loads(file.read_text())["shapes"]) for file in files
@@ -777,7 +776,7 @@ def test_genuine_labelme_files(tmp_path: Path, shared_data: Path) -> None:
 
 @pytest.mark.shared
 def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
-    names = importers.layout_voc.VOC_NAMES
+    names = VOC_NAMES
     found = labelme.read(sorted((shared_data / "annotations" / "labelme").glob("*.json")), names)
     compared = 0
     for name, strokes in found.strokes.items():
@@ -794,7 +793,7 @@ def test_genuine_labelme_shapes_agree_with_the_masks(shared_data: Path) -> None:
 @pytest.mark.shared
 def test_genuine_clicks_of_all_of_voc(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "whats_the_point"
-    names = importers.layout_voc.VOC_NAMES
+    names = VOC_NAMES
     assert detect_format(folder) == "whats-the-point"
     clicks = points.read([folder / "voc_whats_the_point.json"], names).strokes
     assert (len(clicks), sum(map(len, clicks.values()))) == (12_180, 32_697)

@@ -11,22 +11,22 @@ from typing import Any
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ID_FORBIDDEN = re.compile(r"[\\:\x00-\x1f]|^/|^~|(^|/)\.{1,2}(/|$)|//|/$|^$")
-"""What makes a name leave its folder, on any system."""
+"""Matches a name that leaves its folder, on any system."""
 
 
 def some(names: Iterable[Any], limit: int = 3) -> str:
-    """A short listing for a message."""
+    """List the first names and the number of the others, for a message."""
     names = [str(name) for name in names]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def existing(path: Path) -> Path | None:
-    """The path if it is a file."""
+    """Give the path if it is a file."""
     return path if path.is_file() else None
 
 
 def first_folder(*folders: Path) -> Path | None:
-    """The first that is a folder."""
+    """Give the first that is a folder."""
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
@@ -34,7 +34,8 @@ def first_folder(*folders: Path) -> Path | None:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a text file.  Raises ValueError naming the file if it is no UTF-8 text, or unreadable."""
+    """Read the lines of a text file.  Raises ValueError naming the file if it is no UTF-8 text, or
+    unreadable."""
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -47,7 +48,8 @@ def read_lines(file: Path) -> list[str]:
 
 
 def checked_id(name: str, where: str) -> str:
-    """The image id as it is.  Raises ValueError, led by `where`, if as a path it would leave its folder."""
+    """Give the image id as it is.  Raises ValueError, led by `where`, if as a path it would leave its
+    folder."""
     if ID_FORBIDDEN.search(name):
         raise ValueError(
             f"{where}: {name!r} is no image id; an id is a file name without suffix, below its folder"
@@ -56,7 +58,7 @@ def checked_id(name: str, where: str) -> str:
 
 
 def read_ids(file: Path, folder: str = "") -> tuple[list[str], list[str]]:
-    """List of images -> (ids in their order, ids that stand there again).
+    """Read a list of images -> (ids in their order, ids that stand there again).
 
     A line is `ID`, or `ID.jpg ID.png`, or (SBD) `/FOLDER/ID.jpg /MASKS/ID.png`; what follows is not read.
     Raises ValueError naming file and line for an id that leaves the folder or a mask of another id, and
@@ -89,12 +91,13 @@ def _without_suffix(name: str) -> str:
 
 
 def list_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list[str]]:
-    """(Image files of a folder by name, with its subfolders' if `nested`; notes on what was passed over).
+    """List a folder -> (its image files by name, with its subfolders' if `nested`; notes on what was passed
+    over).
 
     Raises ValueError if two differ in their suffix only.
     """
-    found = sorted(folder.rglob("*") if nested else folder.iterdir())
-    visible = [file for file in found if not any(p[0] == "." for p in file.relative_to(folder).parts)]
+    entries = sorted(folder.rglob("*") if nested else folder.iterdir())
+    visible = [file for file in entries if not any(p[0] == "." for p in file.relative_to(folder).parts)]
     files = [file for file in visible if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()]
     stems: dict[Path, Path] = {}
     for file in files:
@@ -114,7 +117,7 @@ def list_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list
 
 
 def label_files(place: Path, ids: list[str]) -> tuple[dict[str, Path | None], list[str]]:
-    """(Label PNG of every id, or None; notes).
+    """Find label PNGs -> (that of every id, or None; notes).
 
     Found in the folder, in its train/, or anywhere below it if there but once; under the id's own name, or
     with one and the same ending for all (`_mask`).  Raises ValueError if the folder holds no label, or an id
@@ -129,10 +132,12 @@ def label_files(place: Path, ids: list[str]) -> tuple[dict[str, Path | None], li
     labels: dict[str, Path | None] = {}
     for name in ids:
         exact = existing(place / f"{name}{ending}.png") or existing(place / "train" / f"{name}{ending}.png")
-        found = below.get(f"{name}{ending}", [])
-        if exact is None and len(found) > 1:
-            raise ValueError(f"{place}: {len(found)} label files for image {name}: {some(found)}; keep one")
-        labels[name] = exact or next(iter(found), None)
+        candidates = below.get(f"{name}{ending}", [])
+        if exact is None and len(candidates) > 1:
+            raise ValueError(
+                f"{place}: {len(candidates)} label files for image {name}: {some(candidates)}; keep one"
+            )
+        labels[name] = exact or next(iter(candidates), None)
     notes = [f"label files of {place} are named IMAGE{ending}.png"] if ending else []
     used = {_label_key(file) for file in labels.values() if file is not None}
     spare = sorted(set(below) - used)
@@ -144,13 +149,14 @@ def label_files(place: Path, ids: list[str]) -> tuple[dict[str, Path | None], li
 
 
 def _label_key(file: Path) -> str:
-    """The image id that a label file belongs to; Cityscapes adds a suffix to city_sequence_frame."""
+    """Give the image id that a label file belongs to; Cityscapes adds a suffix to city_sequence_frame."""
     match = re.match(r"([A-Za-z-]+_\d{6}_\d{6})_", file.stem)
     return match.group(1) if match else file.stem
 
 
 def _common_ending(ids: list[str], stems: list[str]) -> str:
-    """What every label's stem adds to its image's, as `_mask`; empty where there is no one such ending."""
+    """Find what every label's stem adds to its image's, as `_mask`; empty where there is no one such
+    ending."""
     wanted = {Path(name).name for name in ids}
     cuts = [(stem[:at], stem[at:]) for stem in stems for at in range(1, len(stem)) if stem[at] in "_-."]
     endings = Counter(ending for start, ending in cuts if start in wanted)
@@ -158,7 +164,7 @@ def _common_ending(ids: list[str], stems: list[str]) -> str:
 
 
 def nearest(ids: Iterable[str], stems: Iterable[str]) -> str:
-    """`; nearest to a: "b"` for the first id that a label's name resembles, else empty."""
+    """Name the label that the first id resembles, for the end of a message; empty if none does."""
     candidates = {Path(stem).name: stem for stem in sorted(stems)}
     for name in list(ids)[:20]:
         close = difflib.get_close_matches(Path(name).name, candidates, n=1, cutoff=0.6)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sparseg.config import FieldError, field, flag
 from sparseg.data.importers.readers.parsing import class_id, from_text, image_id, position, read_text, shown
 from sparseg.data.importers.tags_and_boxes import tag
 from sparseg.data.strokes import Annotations, Stroke
@@ -99,19 +100,21 @@ def _chosen(header: list[str], columns: Columns, where: str) -> list[int]:
     found = f"found {shown(','.join(header), 120)}"
     placed = {"row", "column"} & set(header)
     if columns is TAG_COLUMNS and placed:
-        raise ValueError(
+        raise FieldError(
             f"{where}: a CSV of points, for it has a column {' and '.join(sorted(placed))}, but "
-            f"data.label=tag reads image,label; give --label point, or remove those columns; {found}"
+            f"{field('data.label')}=tag reads image,label; give {flag('data.label')} point, or remove those "
+            f"columns; {found}"
         )
     chosen = []
     for wanted, accepted in columns.items():
         at = [index for name in accepted for index, cell in enumerate(header) if cell == name]
         if not at or header.count(header[at[0]]) > 1:
-            tags = "" if placed or columns is TAG_COLUMNS else " (tags of whole images: --label tag)"
-            raise ValueError(
+            tags = f" (tags of whole images: {flag('data.label')} tag)"
+            raise FieldError(
                 f"{where}: {'more than one' if at else 'no'} column {' or '.join(map(repr, accepted))} "
                 f"for the {wanted}; the header must name {','.join(columns)} (or "
-                f"{','.join(name[-1].title() for name in columns.values())}), {found}{tags}"
+                f"{','.join(name[-1].title() for name in columns.values())}), {found}"
+                + ("" if placed or columns is TAG_COLUMNS else tags)
             )
         chosen.append(at[0])
     return chosen

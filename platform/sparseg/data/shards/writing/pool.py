@@ -131,7 +131,8 @@ def _make_in_pool(job: Job, queue: deque[Part], workers: int, finished: Callable
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process of the import died, perhaps for want of memory, or because the calling script "
-            'lacks `if __name__ == "__main__"`; the same command goes on, with fewer --workers if need be'
+            'lacks `if __name__ == "__main__"`; the same command goes on; `sparseg import --workers 1` takes '
+            "less memory"
         ) from error
     finally:
         stop.set()
