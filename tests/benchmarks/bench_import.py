@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseg.config import UNLABELLED
+from sparseg.config import UNLABELLED, ImportConfig
 from sparseg.data import importers, shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,25 +69,18 @@ def one_import(kind: str, count: int, workers: int, source: str) -> None:
                 open_rows,
                 ["a", "b", "c"],
                 fingerprint="bench",
-                report={},
-                summarise=_exhaust,
+                report_of=dict,
                 num_shards=8,
                 workers=workers,
             )
         else:
-            importers.import_dataset(
-                "folder", source, out, label="clicks", random_pixels=20, workers=workers, num_shards=8
-            )
+            config = ImportConfig(label="clicks", random_pixels=20)
+            importers.import_dataset("folder", source, out, config, workers=workers, num_shards=8)
         seconds = time.perf_counter() - start_s
     peak_mb = [
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     ]
     print(json.dumps({"images_per_s": count / seconds, "seconds": seconds, "peak_mb": peak_mb}))
-
-
-def _exhaust(facts: shards.Facts) -> None:
-    for _ in facts:
-        pass
 
 
 def measured(kind: str, count: int, workers: int, source: str = "") -> dict[str, Any]:

@@ -64,8 +64,7 @@ def main() -> None:
             bench_import.open_rows,
             ["a", "b", "c"],
             fingerprint="bench",
-            report={},
-            summarise=list,
+            report_of=dict,
             num_shards=16,
             workers=2,
         )

@@ -67,7 +67,7 @@ def main(shared_data: Path, work: Path) -> None:
     seconds = time.perf_counter() - start_s
     dataset, clicks = shards.open(work / "imported"), genuine_clicks(shared_data)
     ids = {split: set(data["id"][:]) for split, data in dataset.splits.items()}
-    counts = report["splits"]["train"]
+    counts = report.splits["train"]
     assert {split: len(found) for split, found in ids.items()} == {"train": 10582, "val": 1449}
     assert not ids["train"] & ids["val"] and ids["train"] | ids["val"] <= set(clicks)
     assert counts["points_outside"] == sum(count_outside(clicks[name]) for name in ids["train"])

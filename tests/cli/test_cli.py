@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+from commands import run
 
 import sparseg
-from sparseg import cli, train
+from sparseg import train
 from sparseg.cli import training
 from sparseg.runs import checkpoint
-
-
-def run(words: str) -> int:
-    """Exit code of `sparseg WORDS`."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(words.split())
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
 
 
 @pytest.mark.filterwarnings("ignore:model.weights=none")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 from hypothesis import given
@@ -191,17 +192,17 @@ def test_inspect_of_a_dataset_that_no_import_made(tmp_path: Path, capsys: pytest
 
 def test_inspect_counts_as_the_import_did(tmp_path: Path) -> None:
     root = fixtures.camvid(tmp_path / "raw", test=1)
-    report = importers.import_dataset("camvid", root, tmp_path / "set", label="clicks", random_pixels=7)
+    report = importing.import_dataset("camvid", root, tmp_path / "set", label="clicks", random_pixels=7)
     opened = shards.open(tmp_path / "set")
     found = importers.inspected(opened)
-    for split, counts in found["splits"].items():
+    for split, counts in found.splits.items():
         per_image = counts.pop("per_image")
-        assert counts == report["splits"][split] and per_image["images"] == len(opened.splits[split])
+        assert counts == report.splits[split] and per_image["images"] == len(opened.splits[split])
     opened.report.clear()
     scanned = importers.inspected(opened)
-    for split, counts in scanned["splits"].items():
+    for split, counts in scanned.splits.items():
         counts.pop("per_image")
-        assert counts == report["splits"][split]
+        assert counts == report.splits[split]
 
 
 def test_inspect_names_values_that_are_neither_class_nor_code(tmp_path: Path) -> None:
@@ -218,21 +219,24 @@ def test_inspect_names_values_that_are_neither_class_nor_code(tmp_path: Path) ->
     }
     datasets.DatasetDict(changed).save_to_disk(str(tmp_path / "plain"))
     report = importers.inspected(shards.open(tmp_path / "plain"))
-    assert any("val: values 77 (10800 pixels) are neither a class nor" in note for note in report["notes"])
+    assert any("val: values 77 (10800 pixels) are neither a class nor" in note for note in report.notes)
 
 
 def test_findings_of_a_report() -> None:
     counts = {"labelled": 900, "unlabelled": 100, "ignored": 0, "rows": 1200, "rows_without_label": 3}
     counts |= {"pixels": [900, 0], "images": [1197, 0], "height": [5, 9], "width": [7, 7]}
     refused = [{"split": "train", "id": f"i{k}", "reason": f"i{k}: gone"} for k in range(25)]
-    report = {
-        "layout": "folder",
-        "root": "/r",
-        "label": "point",
-        "encoding": "e",
-        "splits": {"train": counts},
-    }
-    text = importers.format_report({**report, "classes": ["a", "b"], "notes": ["n"], "refused": refused})
+    report = importers.ImportReport(
+        layout="folder",
+        root="/r",
+        label="point",
+        encoding="e",
+        splits={"train": counts},
+        classes=("a", "b"),
+        notes=("n",),
+        refused=tuple(refused),
+    )
+    text = importers.format_report(report)
     assert "1,200" in text and "5..9" in text and "train: 3 rows have no labelled pixel" in text
     assert "no labelled pixel of b" in text and "90 % of the pixels are labelled, much for point" in text
     assert (

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LABELS = ("point", "scribble", "clicks", "block", "tag", "box", "full")
+from sparseg.config import FieldError, ImportConfig
+
 IMPORT_FLAGS = {
-    "--data.label-path": "--labels",
-    "--data.label-format": "--format",
-    "--data.label-seed": "--seed",
-    "--data.stroke-px": "--stroke-width",
-    "--data.unlabelled-code": "--unlabelled",
-    "--data.": "--",
+    "data.layout": "the argument layout",
+    "data.root": "the argument source",
+    "data.label": "--label",
+    "data.label_path": "--labels",
+    "data.label_format": "--format",
+    "data.stroke_px": "--stroke-width",
+    "data.unlabelled_code": "--unlabelled",
+    "data.random_pixels": "--random-pixels",
+    "data.clicks_per_class": "--clicks-per-class",
+    "data.label_seed": "--seed",
+    "data.num_classes": "--num-classes",
+    "data.skip_bad": "--skip-bad",
+    "data.store": "--store",
+    "data.tile_px": "--tile-px",
+    "data.tile_overlap_px": "--tile-overlap-px",
 }
-"""What a trainer's flag is called in `sparseg import`; most only lack the group."""
+"""Field of the configuration -> what `sparseg import` calls it."""
+DATASET_FLAGS = {"data.root": "the argument dataset"}
+"""The same of `sparseg sparsify` and `sparseg inspect`."""
 KINDS = ("point", "clicks", "instance", "disc", "scribble", "block", "tag", "box")
 
 
@@ -41,24 +55,40 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_import(commands: Any) -> None:
+    """The command `import`; what it puts into the configuration is stored under the field's name."""
     add = commands.add_parser("import", help="a raw dataset -> Arrow shards")
     add.add_argument("layout", choices=["auto", "camvid", "voc", "cityscapes", "ade20k", "folder"])
     add.add_argument("source", help="folder of the raw dataset")
     add.add_argument("out", help="folder to make, or s3://bucket/path")
-    add.add_argument("--label", default="point", choices=list(LABELS))
+    add.add_argument("--label", default="point", choices=_choices("label"))
     add.add_argument(
         "--labels",
+        dest="label_path",
         metavar="PATH",
         help="folder of label PNGs; file or folder of points, strokes, tags or boxes",
     )
     add.add_argument(
         "--format",
+        dest="label_format",
         default="auto",
-        choices="auto png whats-the-point scribblesup csv labelme label-studio cvat coco voc".split(),
+        choices=_choices("label_format"),
         help="what is at --labels (default: looks at the files and says what it took)",
     )
-    add.add_argument("--stroke-width", type=float, default=1.0, metavar="PX", help="of points and lines")
-    add.add_argument("--unlabelled", type=int, metavar="CODE", help="value that means: nobody annotated this")
+    add.add_argument(
+        "--stroke-width",
+        dest="stroke_px",
+        type=float,
+        default=1.0,
+        metavar="PX",
+        help="of points and lines",
+    )
+    add.add_argument(
+        "--unlabelled",
+        dest="unlabelled_code",
+        type=int,
+        metavar="CODE",
+        help="value that means: nobody annotated this",
+    )
     _add_drawing(add)
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")
     add.add_argument(
@@ -68,10 +98,15 @@ def _add_import(commands: Any) -> None:
     add.add_argument(
         "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
     )
+    _add_storing(add)
+    add.set_defaults(action=_import)
+
+
+def _add_storing(add: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--store",
         default="original",
-        choices=["original", "fast", "raw"],
+        choices=_choices("store"),
         help="fast: images that are no JPEG in lossless tiles, so that a crop decodes its own only; raw: "
         "3 bytes a pixel, no decoding",
     )
@@ -89,7 +124,11 @@ def _add_import(commands: Any) -> None:
         metavar="PX",
         help="least overlap of neighbouring training tiles (default 0)",
     )
-    add.set_defaults(action=_import)
+
+
+def _choices(name: str) -> list[str]:
+    """The values of a field of ImportConfig."""
+    return list(typing.get_args(typing.get_type_hints(ImportConfig)[name]))
 
 
 def _add_sparsify(commands: Any) -> None:
@@ -117,30 +156,19 @@ def _add_sparsify(commands: Any) -> None:
 def _add_drawing(add: argparse.ArgumentParser) -> None:
     add.add_argument("--random-pixels", type=int, default=0, help="with --label clicks: pixels an image")
     add.add_argument("--clicks-per-class", type=int, default=0, help="with --label clicks: per class present")
-    add.add_argument("--seed", type=int, default=0, help="seed of the drawn clicks")
+    add.add_argument("--seed", dest="label_seed", type=int, default=0, help="seed of the drawn clicks")
 
 
 def _import(options: argparse.Namespace) -> None:
     from sparseg.data import importers
 
-    with _own_flags():
+    with _in_words_of(IMPORT_FLAGS):
+        asked = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(ImportConfig)}
         report = importers.import_dataset(
             options.layout,
             options.source,
             options.out,
-            label=options.label,
-            label_path=options.labels,
-            label_format=options.format,
-            stroke_px=options.stroke_width,
-            unlabelled_code=options.unlabelled,
-            random_pixels=options.random_pixels,
-            clicks_per_class=options.clicks_per_class,
-            label_seed=options.seed,
-            num_classes=options.num_classes,
-            skip_bad=options.skip_bad,
-            store=options.store,
-            tile_px=options.tile_px,
-            tile_overlap_px=options.tile_overlap_px,
+            ImportConfig(**asked),
             num_shards=options.shards,
             workers=options.workers,
         )
@@ -148,17 +176,12 @@ def _import(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _own_flags() -> Iterator[None]:
-    """Errors that advise a trainer's flag, in terms of `sparseg import`."""
+def _in_words_of(flags: dict[str, str]) -> Iterator[None]:
+    """Within: a wrong value is told in terms of the command's own flags."""
     try:
         yield
-    except ValueError as error:
-        told = str(error)
-        for of_trainer, own in IMPORT_FLAGS.items():
-            told = told.replace(of_trainer, own)
-        if told == str(error):
-            raise
-        raise ValueError(told) from error
+    except FieldError as error:
+        raise ValueError(error.told(flags)) from error
 
 
 def _sparsify(options: argparse.Namespace) -> None:
@@ -167,21 +190,24 @@ def _sparsify(options: argparse.Namespace) -> None:
     recipe = sparsify.Recipe(
         kind=options.kind, budget=options.budget, seed=options.seed, width_px=options.width
     )
-    print(importers.format_report(importers.sparsify_dataset(options.dataset, options.out, recipe)))
+    with _in_words_of(DATASET_FLAGS):
+        report = importers.sparsify_dataset(options.dataset, options.out, recipe)
+    print(importers.format_report(report))
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from sparseg.data import importers, shards
 
-    dataset = shards.open(options.dataset)
-    report = importers.inspected(dataset)
+    with _in_words_of(DATASET_FLAGS):
+        dataset = shards.open(options.dataset)
+        report = importers.inspected(dataset)
     print(importers.format_report(report))
     if options.html:
         from sparseg.reports import dataset_page
 
         sizes = ", ".join(f"{name} {len(data):,}" for name, data in dataset.splits.items())
-        facts = [("images", sizes), ("label", report.get("label", "")), ("encoding", report["encoding"])]
-        facts += [("layout", report["layout"]), ("from", report["root"])]
-        facts += [("refused rows", f"{len(report['refused']):,}")]
+        facts = [("images", sizes), ("label", report.label or ""), ("encoding", report.encoding)]
+        facts += [("layout", report.layout), ("from", report.root)]
+        facts += [("refused rows", f"{len(report.refused):,}")]
         dataset_page.write_contact_sheet(dataset, Path(options.html), facts, rows_per_split=options.rows)
         print(f"wrote {options.html}", file=sys.stderr)

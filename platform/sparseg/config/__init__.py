@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparseg.config.data import DataConfig, check_tiles
+from sparseg.config.checks import FieldError, field, flag
+from sparseg.config.data import DataConfig, ImportConfig, check_tiles
 from sparseg.config.labels import IGNORED, MAX_CLASSES, PIXELLESS, UNLABELLED
 from sparseg.config.loss import LossConfig
 from sparseg.config.methods import METHODS, TERMS, Method, method_rows
@@ -18,6 +19,8 @@ __all__ = [
     "UNLABELLED",
     "Config",
     "DataConfig",
+    "FieldError",
+    "ImportConfig",
     "LossConfig",
     "Method",
     "ModelConfig",
@@ -25,6 +28,8 @@ __all__ = [
     "ResourcesConfig",
     "RunConfig",
     "check_tiles",
+    "field",
+    "flag",
     "from_dict",
     "load",
     "method_rows",

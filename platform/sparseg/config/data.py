@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from sparseg.config.checks import require
+from sparseg.config.checks import field, flag, require
 from sparseg.config.labels import MAX_CLASSES, PIXELLESS
 
 LEAST_TILE_PX = 64
@@ -19,38 +19,30 @@ are read, which is long after they were cut."""
 
 def check_tiles(tile_px: int, tile_overlap_px: int, label: str) -> None:
     """Raise ValueError unless an import can cut images with such labels into such tiles (0 = it does not)."""
+    side, overlap = field("data.tile_px"), field("data.tile_overlap_px")
     require(
         tile_px == 0 or label != "tag",
-        f"data.label=tag says of a whole image, not of its tiles, which classes it has, and data.tile_px is "
-        f"{tile_px}; leave that out, or cut the images before they are tagged",
+        f"{field('data.label')}=tag says of a whole image, not of its tiles, which classes it has, and "
+        f"{side} is {tile_px}; leave that out, or cut the images before they are tagged",
     )
     require(
         tile_px == 0 or LEAST_TILE_PX <= tile_px <= MOST_TILE_PX,
-        f"data.tile_px must be 0 (off) or {LEAST_TILE_PX}..{MOST_TILE_PX} pixels, got {tile_px}",
+        f"{side} must be 0 (off) or {LEAST_TILE_PX}..{MOST_TILE_PX} pixels, got {tile_px}",
     )
     require(
         tile_px > 0 or tile_overlap_px == 0,
-        f"data.tile_overlap_px={tile_overlap_px} has no meaning without data.tile_px; set that, too",
+        f"{overlap}={tile_overlap_px} has no meaning without {side}; set that, too",
     )
     require(
         0 <= tile_overlap_px <= tile_px // 2,
-        f"data.tile_overlap_px must be in 0..{tile_px // 2} (half of data.tile_px={tile_px}), got "
-        f"{tile_overlap_px}",
+        f"{overlap} must be in 0..{tile_px // 2} (half of {side}={tile_px}), got {tile_overlap_px}",
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images, which labels, how they are cut."""
+class ImportConfig:
+    """How a raw dataset is imported: which annotation is read from it, and how its images are stored."""
 
-    root: str = ""
-    """Folder of an imported dataset, or of a raw layout (see `layout`) that is imported once into
-    `shards`."""
-    layout: Literal["auto", "shards", "voc", "cityscapes", "ade20k", "camvid", "folder"] = "auto"
-    """How `root` is laid out on disk; `auto` recognises it and says what it took."""
-    shards: str | None = None
-    """Folder that receives the import of a raw `root` (default: a name derived from the settings, under
-    STORAGE/datasets)."""
     label: Literal["point", "scribble", "clicks", "block", "tag", "box", "full"] = "point"
     """Annotation trained on. `clicks` are drawn from dense masks by `random_pixels` or `clicks_per_class`;
     `tag`: the classes of an image and no pixel; `box`: nothing is known inside of the boxes, outside is
@@ -82,6 +74,10 @@ class DataConfig:
     """With label=clicks: labelled pixels per class present in an image. 0 = off."""
     label_seed: int = 0
     """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
+    num_classes: int | None = None
+    """Number of classes expected; a dataset with another number is refused (default: what the data says)."""
+    skip_bad: bool = False
+    """At import, leave out unreadable or unlabelled images and list them instead of refusing the dataset."""
     store: Literal["original", "fast", "raw"] = "original"
     """What an import keeps of the images: the files' own bytes; `fast`, which turns what is no JPEG into
     lossless tiles of which a crop decodes its own only; or `raw`: 3 bytes a pixel, nothing to decode."""
@@ -91,11 +87,54 @@ class DataConfig:
     tile_overlap_px: int = 0
     """Least overlap of neighbouring training tiles, pixels, at most half a tile; tiles of other splits never
     overlap."""
+
+    def __post_init__(self) -> None:
+        drawn = {"data.random_pixels": self.random_pixels, "data.clicks_per_class": self.clicks_per_class}
+        for name, count in drawn.items():
+            require(count >= 0, f"{field(name)} must be >= 0, got {count}")
+            require(
+                count == 0 or self.label == "clicks",
+                f"{field(name)}={count} draws clicks from dense masks and needs "
+                f"{field('data.label')}=clicks, got {self.label}",
+            )
+        require(
+            not (self.random_pixels and self.clicks_per_class),
+            f"set {field('data.random_pixels')} ({self.random_pixels}) or {field('data.clicks_per_class')} "
+            f"({self.clicks_per_class}), not both",
+        )
+        code = self.unlabelled_code
+        require(
+            code is None or 0 <= code < 256, f"{field('data.unlabelled_code')} must be in 0..255, got {code}"
+        )
+        classes = self.num_classes
+        require(
+            classes is None or 2 <= classes <= MAX_CLASSES,
+            f"{field('data.num_classes')} must be in 2..{MAX_CLASSES}, got {classes}",
+        )
+        check_tiles(self.tile_px, self.tile_overlap_px, self.label)
+        require(self.stroke_px >= 1, f"{field('data.stroke_px')} must be >= 1, got {self.stroke_px}")
+
+    @property
+    def draws_clicks(self) -> bool:
+        """Whether the training labels are clicks that are drawn from the dense masks."""
+        return bool(self.random_pixels or self.clicks_per_class)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(ImportConfig):
+    """Which images, which labels, how they are cut."""
+
+    root: str = ""
+    """Folder of an imported dataset, or of a raw layout (see `layout`) that is imported once into
+    `shards`."""
+    layout: Literal["auto", "shards", "voc", "cityscapes", "ade20k", "camvid", "folder"] = "auto"
+    """How `root` is laid out on disk; `auto` recognises it and says what it took."""
+    shards: str | None = None
+    """Folder that receives the import of a raw `root` (default: a name derived from the settings, under
+    STORAGE/datasets)."""
     keep_labels: float = 1.0
     """Share of the clicks and strokes of every image that is kept, in (0, 1]; nested: less is a subset of
     more."""
-    num_classes: int | None = None
-    """Number of classes expected; a dataset with another number is refused (default: what the data says)."""
     crop_px: int = 321
     """Side of the square training crop, pixels."""
     scale_min: float = 0.5
@@ -114,52 +153,30 @@ class DataConfig:
     loader_processes: int = 0
     """Processes per worker that decode and augment; 0 = in the training process, one step ahead in a
     thread."""
-    skip_bad: bool = False
-    """At import, leave out unreadable or unlabelled images and list them instead of refusing the dataset."""
     train_split: str = "train"
     """Split trained on."""
     val_split: str = "val"
     """Split validated on."""
 
     def __post_init__(self) -> None:
-        require(self.crop_px >= 32, f"data.crop_px must be at least 32 pixels, got {self.crop_px}")
+        super().__post_init__()
+        require(self.crop_px >= 32, f"{field('data.crop_px')} must be at least 32 pixels, got {self.crop_px}")
         require(
             0 < self.scale_min <= self.scale_max,
-            f"data.scale_min and data.scale_max must satisfy 0 < min <= max, got {self.scale_min} and "
-            f"{self.scale_max}",
+            f"{field('data.scale_min')} and {field('data.scale_max')} must satisfy 0 < min <= max, got "
+            f"{self.scale_min} and {self.scale_max}",
         )
-        require(0 < self.keep_labels <= 1, f"data.keep_labels must be in (0, 1], got {self.keep_labels}")
+        keep = self.keep_labels
+        require(0 < keep <= 1, f"{field('data.keep_labels')} must be in (0, 1], got {keep}")
         require(
-            self.keep_labels == 1 or self.label not in PIXELLESS,
-            f"data.keep_labels={self.keep_labels} drops clicks, of which data.label={self.label} has none; "
-            "a class without its tag or box would be taught to be absent; set --data.keep-labels 1",
+            keep == 1 or self.label not in PIXELLESS,
+            f"{field('data.keep_labels')}={keep} drops clicks, of which "
+            f"{field('data.label')}={self.label} has none; a class without its tag or box would be taught to "
+            f"be absent; set {flag('data.keep_labels')} 1",
         )
-        require(
-            self.loader_processes >= 0, f"data.loader_processes must be >= 0, got {self.loader_processes}"
-        )
-        for name in ("random_pixels", "clicks_per_class"):
-            value = getattr(self, name)
-            require(value >= 0, f"data.{name} must be >= 0, got {value}")
-            require(
-                value == 0 or self.label == "clicks",
-                f"data.{name}={value} draws clicks from dense masks and needs data.label=clicks, got "
-                f"{self.label}",
-            )
-        require(
-            not (self.random_pixels and self.clicks_per_class),
-            f"set data.random_pixels ({self.random_pixels}) or data.clicks_per_class "
-            f"({self.clicks_per_class}), not both",
-        )
-        code = self.unlabelled_code
-        require(code is None or 0 <= code <= 255, f"data.unlabelled_code must be in 0..255, got {code}")
-        count = self.num_classes
-        require(
-            count is None or 2 <= count <= MAX_CLASSES,
-            f"data.num_classes must be in 2..{MAX_CLASSES}, got {count}",
-        )
+        processes = self.loader_processes
+        require(processes >= 0, f"{field('data.loader_processes')} must be >= 0, got {processes}")
         require(
             self.train_split != self.val_split,
-            f"data.train_split and data.val_split are both {self.val_split!r}",
+            f"{field('data.train_split')} and {field('data.val_split')} are both {self.val_split!r}",
         )
-        check_tiles(self.tile_px, self.tile_overlap_px, self.label)
-        require(self.stroke_px >= 1, f"data.stroke_px must be >= 1, got {self.stroke_px}")

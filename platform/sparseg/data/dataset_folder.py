@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sparseg.data import importers, shards, sparsify
 
@@ -42,7 +41,7 @@ def draw_labels(
     seed: int = 0,
     width_px: int | None = None,
     train_split: str = "train",
-) -> dict[str, Any]:
+) -> importers.ImportReport:
     """Draw sparse training labels from a dataset's dense masks, as `sparseg sparsify` does.
 
     The draws are a function of (mask, seed, row id) alone, and a smaller budget is a subset of a larger one.

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sparseg.config import Config
+from sparseg.config import Config, FieldError, field, flag
 from sparseg.data import shards
 
 MESSAGE_BYTES = 2048  # of an error that the other workers hear
@@ -93,15 +93,16 @@ def _open(config: Config, dataset: str | Path, node: Node) -> shards.ShardedData
         manifest = shards.read_manifest(dataset)
         rows = manifest.rows(data.train_split) if manifest else None
         if rows is None:
-            raise ValueError(
-                f"{dataset}: its manifest does not count the rows of each shard, which data.sharding=node "
-                "needs; import the data again, or use --data.sharding global"
+            raise FieldError(
+                f"{dataset}: its manifest does not count the rows of each shard, which "
+                f"{field('data.sharding')}=node needs; import the data again, or use {flag('data.sharding')} "
+                "global"
             )
         if len(rows) < node.count:
-            raise ValueError(
+            raise FieldError(
                 f"{dataset}: split {data.train_split!r} has {len(rows)} shards, too few for {node.count} "
-                f"nodes with data.sharding=node; import it with --shards {4 * node.count}, or use "
-                "--data.sharding global"
+                f"nodes with {field('data.sharding')}=node; import it with `sparseg import --shards "
+                f"{4 * node.count}`, or use {flag('data.sharding')} global"
             )
         only = {data.train_split: shards_of_node(rows, node.rank, node.count)}
     opened = shards.open(dataset, cache=data.cache, only=only)

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 import test_readers
 import test_tags
+from commands import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks import fixed_mask, masks, parts
 from PIL import Image
-from test_cli import run
 from test_readers import changed
 
 from sparseg.config import IGNORED, UNLABELLED, DataConfig
@@ -250,17 +251,15 @@ def test_voc_keeps_its_boxes_in_annotations(tmp_path: Path) -> None:
         objects = test_tags.VOC.replace("<name>tree", "<name>tvmonitor" if number > 1 else "<name>cat")
         (root / "Annotations" / f"2007_{number:06d}.xml").write_text(objects)
     (root / "Annotations" / "2007_000000.xml").write_text("<annotation></annotation>")  # tells no format
-    box_report = importers.import_dataset("voc", root, tmp_path / "box", label="box")
-    assert box_report["encoding"].startswith(
-        "found: voc in 2007_000000.xml, 2007_000001.xml, 2007_000002.xml;"
-    )
+    box_report = importing.import_dataset("voc", root, tmp_path / "box", label="box")
+    assert box_report.encoding.startswith("found: voc in 2007_000000.xml, 2007_000001.xml, 2007_000002.xml;")
     rows = shards.open(tmp_path / "box").splits["train"]
     assert rows["present"][:] == [[0], [0, 8], [0, 20]]
     inside = shards.decode_label(rows[1]["label"]["bytes"]) == UNLABELLED
     assert inside[1:8, 2:9].all() and inside[1:, 19:].all() and inside.sum() == 7 * 7 + 23 * 13
-    tag_report = importers.import_dataset("voc", root, tmp_path / "tag", label="tag")
+    tag_report = importing.import_dataset("voc", root, tmp_path / "tag", label="tag")
     assert shards.open(tmp_path / "tag").splits["train"]["present"][:] == [[0], [0, 8], [0, 20]]
-    assert any("'background', is tagged nowhere" in note for note in tag_report["notes"])
+    assert any("'background', is tagged nowhere" in note for note in tag_report.notes)
 
 
 def test_sparsify_and_the_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 
 from sparseg.config import UNLABELLED
-from sparseg.data import importers, shards
+from sparseg.data import shards
 from sparseg.data.importers.readers.image_names import resolve
 from sparseg.data.importers.readers.parsing import image_id
 from sparseg.data.strokes import Annotations, Stroke
@@ -143,10 +144,10 @@ def test_clicks_of_images_in_folders(tmp_path: Path, workers: int) -> None:
     (root / "classes.txt").write_text("ground\ntree\nwall\n")
     table = "image,row,column,label\na.png,1,1,0\nsite/a.png,2,2,1\nb.png,3,3,2\nimages/val/a.png,9,9,2\n"
     (root / "clicks.csv").write_text(table)
-    report = importers.import_dataset(
+    report = importing.import_dataset(
         "folder", root, tmp_path / "out", label_path=str(root / "clicks.csv"), workers=workers
     )
-    assert "1 annotated images are not in train, not used: val/a" in report["notes"]
+    assert "1 annotated images are not in train, not used: val/a" in report.notes
     rows = shards.open(tmp_path / "out").splits["train"]
     for name, at, k in (("a", 1, 0), ("site/a", 2, 1), ("site/b", 3, 2)):
         row = next(row for row in rows if row["id"] == name)

@@ -7,28 +7,33 @@ import errno
 import functools
 import json
 import os
+import pickle
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import fixtures
+import importing
 import numpy as np
 import pytest
 from counting import NAMES, build_numbers, open_reader
 from driving import s3_server
 
 from sparseg.common.object_store import filesystem
-from sparseg.config import DataConfig
+from sparseg.config import IGNORED, UNLABELLED, DataConfig, ImportConfig
 from sparseg.data import importers, shards
 from sparseg.data.importers import layouts
+from sparseg.data.importers.annotator import annotator
 from sparseg.data.importers.build import import_source
-from sparseg.data.importers.source import Settings
+from sparseg.data.importers.source import attach
 from sparseg.data.shards.writing import parts, pool, upload
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,18 +146,18 @@ def test_importers_give_the_same_in_worker_processes(
         file = root / "JPEGImages" / f"2007_{number:06d}.jpg"
         file.write_bytes(file.read_bytes()[:100])
     reports = [
-        importers.import_dataset("voc", root, tmp_path / f"set{w}", workers=w, skip_bad=True, **options)
+        importing.import_dataset("voc", root, tmp_path / f"set{w}", workers=w, skip_bad=True, **options)
         for w in (0, 2)
     ]
     assert reports[0] == reports[1]
-    assert [row["id"] for row in reports[0]["refused"]] == ["2007_000002", "2007_000005"]
+    assert [row["id"] for row in reports[0].refused] == ["2007_000002", "2007_000005"]
     assert contents(tmp_path / "set0") == contents(tmp_path / "set2")
 
 
 def test_derived_labels_are_the_same_in_worker_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    importers.import_dataset("camvid", fixtures.camvid(tmp_path / "raw"), tmp_path / "set", label="full")
+    importing.import_dataset("camvid", fixtures.camvid(tmp_path / "raw"), tmp_path / "set", label="full")
     config = DataConfig(root=str(tmp_path / "set"), label="clicks", clicks_per_class=1)
     alone = importers.prepare(config, tmp_path / "alone")
     monkeypatch.setattr(pool, "TRIAL_S", 0.0)
@@ -178,8 +183,7 @@ def test_the_pool_starts_only_where_it_pays(tmp_path: Path, monkeypatch: pytest.
             functools.partial(open_reader, str(tmp_path / "log"), 0.002),
             NAMES,
             fingerprint="fp",
-            report={},
-            summarise=list,  # type: ignore[arg-type]
+            report_of=dict,
         )
     assert started == [2]
 
@@ -259,15 +263,14 @@ def test_of_several_errors_the_first_listed_one_is_raised(tmp_path: Path) -> Non
 
 
 def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"a worker process of the import died.*fewer --workers"):
+    with pytest.raises(RuntimeError, match=r"a worker process of the import died.*the same command goes on"):
         shards.build(
             str(tmp_path / "set"),
             {"train": range(100)},
             functools.partial(os._exit, 1),
             NAMES,
             fingerprint="fp",
-            report={},
-            summarise=list,  # type: ignore[arg-type]
+            report_of=dict,
             workers=1,
         )
     assert not (tmp_path / "set").exists()
@@ -323,7 +326,7 @@ def test_a_changed_file_or_setting_starts_anew(tmp_path: Path, monkeypatch: pyte
         whole = mask.read_bytes()
         mask.write_bytes(whole[:50])
         with pytest.raises(ValueError, match=r"val_001\.png: unreadable or truncated"):
-            importers.import_dataset("camvid", root, tmp_path / "set", **options)
+            importing.import_dataset("camvid", root, tmp_path / "set", **options)
         mask.write_bytes(whole)
         (folder,) = tmp_path.glob(".set.parts-*")
         assert len(list(folder.glob("*.json"))) == 3
@@ -346,14 +349,14 @@ def test_a_repeated_import_is_told_of_the_dataset_and_cleans_up(tmp_path: Path) 
 
 
 def test_equal_ids_are_refused_by_name(tmp_path: Path) -> None:
-    settings = Settings(layout="camvid", label="full")
-    source = layouts.read_layout(fixtures.camvid(tmp_path / "raw"), settings)
+    config = ImportConfig(label="full")
+    source = layouts.read_layout("camvid", fixtures.camvid(tmp_path / "raw"), config)
     twice = [*source.splits["train"], source.splits["train"][1]]
     source = dataclasses.replace(source, splits={**source.splits, "train": twice})
     with pytest.raises(
         ValueError, match=r"split 'train': two rows have the id train_001 \(.*ids must differ"
     ):
-        import_source(source, settings, str(tmp_path / "set"))
+        import_source(source, config, str(tmp_path / "set"))
     rows = {"train": lambda: (fixtures.row(name, fixtures.coded_label()) for name in ("a", "b", "a"))}
     with pytest.raises(ValueError, match="two rows of split 'train' have the id a; ids must differ"):
         shards.write(tmp_path / "set", rows, NAMES)
@@ -454,7 +457,7 @@ def test_straight_to_object_storage(tmp_path: Path, bucket: str, cache: Path) ->
     with pytest.raises(shards.DatasetExistsError, match="s3://bucket/first/set exists already"):
         build_numbers(url, log, workers=0)
     with pytest.raises(shards.DatasetExistsError, match="exists already"):
-        importers.import_dataset("camvid", fixtures.camvid(tmp_path / "raw"), url, label="full")
+        importing.import_dataset("camvid", fixtures.camvid(tmp_path / "raw"), url, label="full")
 
 
 def test_a_broken_upload_is_no_dataset_and_goes_on(
@@ -501,3 +504,24 @@ def test_storage_that_cannot_be_written(tmp_path: Path, bucket: str, cache: Path
 def test_any_file_system_of_fsspec(tmp_path: Path, cache: Path) -> None:
     build_numbers(f"file://{tmp_path}/there", tmp_path / "log", workers=0)
     assert shards.open(tmp_path / "there").splits["train"].num_rows == 300
+
+
+@pytest.mark.parametrize("fields", [{}, {"label": "scribble"}, {"label": "clicks", "random_pixels": 3}])
+def test_an_annotator_goes_to_worker_processes_without_its_files(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    config = ImportConfig(**fields)
+    root = fixtures.voc(tmp_path / "raw", scribbles=255)
+    source = attach(layouts.read_layout("voc", root, config), config)
+    annotate = annotator(source, config)
+    shutil.rmtree(root / "points")
+    sent, item = pickle.loads(pickle.dumps(annotate)), source.splits["train"][1]
+    mask_HW = fixtures.dense_mask(item.id, 21, IGNORED)
+    counts = Counter[str](), Counter[str]()
+    (here_HW, strokes), (there_HW, sent_strokes) = (
+        call(item, mask_HW, mask_HW.shape, count)
+        for call, count in zip((annotate, sent), counts, strict=True)
+    )
+    np.testing.assert_array_equal(here_HW, there_HW)
+    assert sent == annotate and strokes == sent_strokes and counts[0] == counts[1]
+    assert ((here_HW < UNLABELLED).sum() == 3) == (config.label != "scribble")

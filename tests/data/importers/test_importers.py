@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 import tiny
@@ -22,12 +23,12 @@ from PIL import Image
 
 from sparseg.config import IGNORED, UNLABELLED, DataConfig
 from sparseg.data import importers, shards, sparsify
-from sparseg.data.importers.layouts import cityscapes
+from sparseg.data.importers.layouts.cityscapes import CITYSCAPES_IDS
 
 
 def imported(layout: str, root: Path, **options: Any) -> tuple[shards.ShardedDataset, dict[str, Any]]:
     out = root.parent / f"out{len(list(root.parent.iterdir()))}"
-    report = importers.import_dataset(layout, root, out, **options)
+    report = importing.import_dataset(layout, root, out, **options)
     return shards.open(out), report
 
 
@@ -52,7 +53,7 @@ def test_camvid_full(tmp_path: Path, segnet: bool) -> None:
     for split in dataset.splits:
         for name, label in labels(dataset, split).items():
             np.testing.assert_array_equal(label, coded(fixtures.dense_mask(name, 11, 11), 11))
-    counts = report["splits"]["train"]
+    counts = report.splits["train"]
     pixels = 4 * fixtures.HEIGHT * fixtures.WIDTH
     assert (counts["labelled"], counts["ignored"]) == (pixels - 4 * fixtures.WIDTH, 4 * fixtures.WIDTH)
     assert sum(counts["pixels"]) == counts["labelled"] and max(counts["images"]) <= 4
@@ -65,7 +66,7 @@ def test_camvid_clicks_are_drawn_in_train_only(tmp_path: Path) -> None:
     for name, label in labels(dataset, "train").items():
         np.testing.assert_array_equal(label, sparsify.random_pixels(masks[name], 7, seed=3, key=name))
     assert all((label < UNLABELLED).mean() > 0.9 for label in labels(dataset, "val").values())
-    assert report["splits"]["train"]["labelled"] == 4 * 7
+    assert report.splits["train"]["labelled"] == 4 * 7
     assert dataset.splits["val"][0]["mask"] is None
     by_class, _ = imported("camvid", root, label="clicks", clicks_per_class=2)
     assert all((label < UNLABELLED).sum() == 6 for label in labels(by_class, "train").values())
@@ -93,7 +94,7 @@ def test_voc_points_from_json(tmp_path: Path) -> None:
             7,
         )  # the click of class 5 wins over the background's
         np.testing.assert_array_equal(label, wanted)
-    counts = report["splits"]["train"]
+    counts = report.splits["train"]
     assert (counts["points"], counts["points_outside"], counts["points_overdrawn"]) == (4 * 4, 1, 4)
     row = dataset.splits["train"][1]
     assert {"class": 5, "width": 1.0, "y": [2.2], "x": [3.7]} in row["strokes"]
@@ -109,7 +110,7 @@ def test_voc_points_from_pngs_are_those_of_the_json(tmp_path: Path) -> None:
     drawn, _ = imported("voc", root)
     for place in ("PointAnnotations", str(root / "PointAnnotations")):
         read, report = imported("voc", root, label_path=place)
-        assert "255 = unlabelled" in report["encoding"]
+        assert "255 = unlabelled" in report.encoding
         for name, label in labels(read, "train").items():
             np.testing.assert_array_equal(label, labels(drawn, "train")[name])
     one, _ = imported("voc", root, label_path="points/voc_whats_the_point.json")
@@ -126,7 +127,7 @@ def test_voc_validation_images_never_train(tmp_path: Path) -> None:
     (root / "ImageSets" / "SegmentationAug_full" / "train_aug.txt").write_text("2009_000001\n")
     dataset, report = imported("auto", root)
     assert dataset.splits["train"]["id"][:] == ["2007_000001", "2007_000003"]
-    assert any("1 validation images left out" in note and "2008_000001" in note for note in report["notes"])
+    assert any("1 validation images left out" in note and "2008_000001" in note for note in report.notes)
 
 
 # ------------------------------------------------------------------------------------------------- encodings
@@ -137,7 +138,7 @@ def test_voc_validation_images_never_train(tmp_path: Path) -> None:
 def test_unlabelled_codes(tmp_path: Path, code: int, kind: str, declare: bool) -> None:
     root = fixtures.voc(tmp_path / "raw", scribbles=code)
     dataset, report = imported("voc", root, label="scribble", unlabelled_code=code if declare else None)
-    assert (f"declared: {code}" if declare else kind) in report["encoding"]
+    assert (f"declared: {code}" if declare else kind) in report.encoding
     for name, label in labels(dataset, "train").items():
         wanted = fixtures.sparse_label(fixtures.dense_mask(name, 21, 255), UNLABELLED)
         np.testing.assert_array_equal(label, wanted)
@@ -166,7 +167,7 @@ def test_void_beside_an_unlabelled_code_of_its_own_stays_void(tmp_path: Path) ->
 def test_wrong_codes_are_refused(tmp_path: Path, code: int, declared: int | None, message: str) -> None:
     root = fixtures.voc(tmp_path / "raw", scribbles=code)
     with pytest.raises(ValueError, match=message):
-        importers.import_dataset("voc", root, tmp_path / "out", label="scribble", unlabelled_code=declared)
+        importing.import_dataset("voc", root, tmp_path / "out", label="scribble", unlabelled_code=declared)
     assert not (tmp_path / "out").exists()
 
 
@@ -174,12 +175,12 @@ def test_wrong_codes_are_refused(tmp_path: Path, code: int, declared: int | None
 
 
 def test_cityscapes_ids_are_mapped(tmp_path: Path) -> None:
-    table = dict(zip(cityscapes.CITYSCAPES_IDS, range(19), strict=True))
+    table = dict(zip(CITYSCAPES_IDS, range(19), strict=True))
     dataset, report = imported("cityscapes", fixtures.cityscapes(tmp_path / "raw", train=6), label="full")
     for name, label in labels(dataset, "train").items():
         raw = fixtures.dense_mask(name, 34, 0)
         np.testing.assert_array_equal(label, np.vectorize(lambda value: table.get(value, IGNORED))(raw))
-    assert "gtFine labelIds" in report["notes"][0] and dataset.palette[0] == (128, 64, 128)
+    assert "gtFine labelIds" in report.notes[0] and dataset.palette[0] == (128, 64, 128)
     ids = fixtures.cityscapes(tmp_path / "train_ids", kind="labelTrainIds")
     dataset, _ = imported("auto", ids, label="full")
     name, label = next(iter(labels(dataset, "train").items()))
@@ -201,7 +202,7 @@ def test_cityscapes_sparse_labels_from_a_folder(tmp_path: Path, code: int) -> No
 def test_cityscapes_without_a_split(tmp_path: Path) -> None:
     root = fixtures.cityscapes(tmp_path / "raw", train=0)
     with pytest.raises(ValueError, match="split 'train' is absent"):
-        importers.import_dataset("cityscapes", root, tmp_path / "out", label="full")
+        importing.import_dataset("cityscapes", root, tmp_path / "out", label="full")
 
 
 # --------------------------------------------------------------------------------------------------- folders
@@ -214,7 +215,7 @@ def test_folder_is_split_by_name_and_stays_so(tmp_path: Path) -> None:
     assert 0 < len(val) < 20 and val == set(large.splits["val"]["id"][:]) & {
         f"photo_{k:02d}" for k in range(20)
     }
-    assert "80/20 by a hash" in report["notes"][0]
+    assert "80/20 by a hash" in report.notes[0]
     assert small.names == ["class a", "class b", "class c"]
     for name, label in labels(small, "train").items():
         dense = fixtures.dense_mask(name, 3, 255)
@@ -226,7 +227,7 @@ def test_folder_is_split_by_name_and_stays_so(tmp_path: Path) -> None:
 def test_folder_with_its_own_splits_and_other_kinds(tmp_path: Path) -> None:
     root = fixtures.folder(tmp_path / "raw", splits=True, unlabelled=3)
     sparse, report = imported("folder", root, label="scribble")
-    assert len(sparse.splits["val"]) == 2 and "3 = unlabelled" in report["encoding"]
+    assert len(sparse.splits["val"]) == 2 and "3 = unlabelled" in report.encoding
     full, _ = imported("folder", root, label="full")
     assert (labels(full, "train")["photo_01"] == fixtures.dense_mask("photo_01", 3, 255)).all()
     drawn, _ = imported("folder", root, label="clicks", random_pixels=5)
@@ -238,7 +239,7 @@ def test_folder_with_its_own_splits_and_other_kinds(tmp_path: Path) -> None:
 def test_sparse_labels_are_not_taken_for_dense_ones(tmp_path: Path, label: str, code: int) -> None:
     root = fixtures.folder(tmp_path / "raw", masks=False, unlabelled=code)
     with pytest.raises(ValueError, match=r"dense masks(/| into masks/) beside labels/"):
-        importers.import_dataset("folder", root, tmp_path / "out", label=label)
+        importing.import_dataset("folder", root, tmp_path / "out", label=label)
 
 
 # ----------------------------------------------------------------------------------------------- wrong input
@@ -319,7 +320,11 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {"label": "point", "label_path": "none"},
         "none: holds no .png label",
     ),
-    "clicks of points": (lambda root: None, {"label": "point", "random_pixels": 3}, "need label=clicks"),
+    "clicks of points": (
+        lambda root: None,
+        {"label": "point", "random_pixels": 3},
+        "needs data.label=clicks",
+    ),
 }
 
 
@@ -330,7 +335,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
     damage(root)
     options = {"layout": "folder", "label": "full", **options}
     with pytest.raises(ValueError, match=message) as caught:
-        importers.import_dataset(options.pop("layout"), root, tmp_path / "out", **options)
+        importing.import_dataset(options.pop("layout"), root, tmp_path / "out", **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -350,7 +355,7 @@ def test_wrong_point_files(tmp_path: Path, text: str, message: str) -> None:
     root = fixtures.voc(tmp_path / "raw")
     (tmp_path / "points.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        importers.import_dataset("voc", root, tmp_path / "out", label_path=str(tmp_path / "points.json"))
+        importing.import_dataset("voc", root, tmp_path / "out", label_path=str(tmp_path / "points.json"))
 
 
 def test_a_recipe_of_raw_data_takes_what_was_imported(tmp_path: Path) -> None:
@@ -409,9 +414,9 @@ def test_a_run_that_names_another_kind_than_was_imported(
 def test_kinds_that_a_layout_does_not_have(tmp_path: Path) -> None:
     root = fixtures.camvid(tmp_path / "raw")
     with pytest.raises(ValueError, match=r"no point annotation.*--data.label clicks --data.random-pixels"):
-        importers.import_dataset("camvid", root, tmp_path / "out", label="point")
+        importing.import_dataset("camvid", root, tmp_path / "out", label="point")
     with pytest.raises(ValueError, match=r"no clicks annotation.*--data\.random-pixels N"):
-        importers.import_dataset("camvid", root, tmp_path / "out", label="clicks")
+        importing.import_dataset("camvid", root, tmp_path / "out", label="clicks")
 
 
 def test_skip_bad_counts_and_lists(tmp_path: Path) -> None:
@@ -419,10 +424,10 @@ def test_skip_bad_counts_and_lists(tmp_path: Path) -> None:
     truncate(root / "JPEGImages" / "2007_000001.jpg")
     (root / "JPEGImages" / "2007_000002.jpg").unlink()
     with pytest.raises(ValueError, match=r"1 of 5 listed images do not exist.*2007_000002.*--data\.skip-bad"):
-        importers.import_dataset("voc", root, tmp_path / "out")
+        importing.import_dataset("voc", root, tmp_path / "out")
     dataset, report = imported("voc", root, skip_bad=True)
     assert dataset.splits["train"]["id"][:] == ["2007_000000", "2007_000003", "2007_000004"]
-    assert [row["id"] for row in report["refused"]] == ["2007_000001", "2007_000002"]
+    assert [row["id"] for row in report.refused] == ["2007_000001", "2007_000002"]
     text = importers.format_report(report)
     assert "refused rows: 2" in text and "2007_000001.jpg: unreadable or truncated image" in text
 
@@ -449,7 +454,7 @@ def test_prepare_imports_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_prepare_of_shards_and_labels_drawn_anew(tmp_path: Path) -> None:
     root = fixtures.camvid(tmp_path / "raw")
-    importers.import_dataset("camvid", root, tmp_path / "set", label="clicks", random_pixels=5)
+    importing.import_dataset("camvid", root, tmp_path / "set", label="clicks", random_pixels=5)
     same = importers.prepare(DataConfig(root=str(tmp_path / "set")), tmp_path / "runs")
     assert same == tmp_path / "set" and not (tmp_path / "runs").exists()
     config = DataConfig(root=str(tmp_path / "set"), label="clicks", clicks_per_class=1)
@@ -569,7 +574,7 @@ def test_every_form_of_storage_keeps_every_pixel_and_opens_anywhere(tmp_path: Pa
         fixtures.save_label(root / "labels" / f"{name}.png", fixtures.sparse_label(mask, 255))
     stored = {}
     for store in ("original", "fast", "raw"):
-        importers.import_dataset("folder", root, tmp_path / store, store=store)
+        importing.import_dataset("folder", root, tmp_path / store, store=store)
         opened = shards.open(tmp_path / store)
         rows = [row for split in opened.splits.values() for row in split]
         stored[store] = {row["id"]: row["image"]["bytes"] for row in rows}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,16 +22,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparseg import cli
-from sparseg.config import IGNORED, UNLABELLED
+from sparseg.config import IGNORED, UNLABELLED, ImportConfig
 from sparseg.data import importers, shards
 from sparseg.data.importers import files, layouts
-from sparseg.data.importers.layouts import ade20k, cityscapes
-from sparseg.data.importers.source import Settings
+from sparseg.data.importers.layouts.ade20k import sparse_rule as ade20k_rule
+from sparseg.data.importers.layouts.cityscapes import sparse_rule as cityscapes_rule
 
 
 def imported(layout: str, root: Path, **options: Any) -> tuple[shards.ShardedDataset, dict[str, Any]]:
     out = root.parent / f"out{len(list(root.parent.iterdir()))}"
-    report = importers.import_dataset(layout, root, out, **options)
+    report = importing.import_dataset(layout, root, out, **options)
     return shards.open(out), report
 
 
@@ -41,7 +42,7 @@ def labels(dataset: shards.ShardedDataset, split: str, column: str = "label") ->
 def refused(layout: str, root: Path, message: str, **options: Any) -> None:
     """The import fails with ValueError, one line that matches, and nothing is written."""
     with pytest.raises(ValueError, match=message) as caught:
-        importers.import_dataset(layout, root, root.parent / "refused", **options)
+        importing.import_dataset(layout, root, root.parent / "refused", **options)
     assert "\n" not in str(caught.value)
     assert [path.name for path in root.parent.glob("*refused*")] in ([], [".refused.lock"])
 
@@ -57,7 +58,7 @@ def test_voc_scribbles_of_several_releases(tmp_path: Path, place: str, code: int
         (root / place).parent.mkdir(exist_ok=True)
         (root / "scribbles").rename(root / place)
     dataset, report = imported("voc", root, label="scribble")
-    assert f"{code} = unlabelled" in report["encoding"]
+    assert f"{code} = unlabelled" in report.encoding
     for name, label in labels(dataset, "train").items():
         wanted = fixtures.sparse_label(fixtures.dense_mask(name, 21, 255), UNLABELLED)
         np.testing.assert_array_equal(label, wanted)
@@ -74,7 +75,7 @@ def test_voc_points_of_the_agmm_release(tmp_path: Path) -> None:
         fixtures.save_label(root / "point" / "segcls" / file.name, array)
     shutil.rmtree(root / "PointAnnotations")
     dataset, report = imported("voc", root)
-    assert "21 = unlabelled, 255 = void" in report["encoding"]
+    assert "21 = unlabelled, 255 = void" in report.encoding
     for name, label in labels(dataset, "train").items():
         assert (label[5] == IGNORED).all()
         np.testing.assert_array_equal(np.delete(label, 5, 0), np.delete(wanted[name], 5, 0))
@@ -93,7 +94,7 @@ def test_voc_lists_of_every_kind_name_the_same_images(tmp_path: Path, line: str)
     )
     dataset, report = imported("voc", root)
     assert dataset.splits["train"]["id"][:] == ["2007_000003", "2007_000001"]
-    assert any("1 ids stand more than once" in note and "2007_000003" in note for note in report["notes"])
+    assert any("1 ids stand more than once" in note and "2007_000003" in note for note in report.notes)
 
 
 HOSTILE_LINES = [
@@ -153,7 +154,7 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
     refused("voc", root, r"1 of 4 listed images do not exist: .*2007_000001\.jpg")
     (root / "PointAnnotations" / "loop").symlink_to(root / "PointAnnotations")
     dataset, report = imported("voc", root, label_path="PointAnnotations", skip_bad=True)
-    assert len(dataset.splits["train"]) == 3 and report["refused"][0]["id"] == "2007_000001"
+    assert len(dataset.splits["train"]) == 3 and report.refused[0]["id"] == "2007_000001"
 
 
 # ------------------------------------------------------------------------------- images that nobody annotated
@@ -181,7 +182,7 @@ def test_images_without_label_are_refused_or_left_out_and_listed(tmp_path: Path,
     refused("voc", root, r"1 of 4 (training )?images are " + hint, **options)
     dataset, report = imported("voc", root, skip_bad=True, **options)
     assert dataset.splits["train"]["id"][:] == ["2007_000000", "2007_000001", "2007_000003"]
-    assert [(row["split"], row["id"]) for row in report["refused"]] == [("train", "2007_000002")]
+    assert [(row["split"], row["id"]) for row in report.refused] == [("train", "2007_000002")]
     assert "2007_000002: no " in importers.format_report(report)
 
 
@@ -217,7 +218,7 @@ def test_cityscapes_finds_clicks_and_blocks(
         fixtures.save_label(root / place / pattern.format(name), sparse)
     for options in ({}, {"label_path": place.removesuffix("/train/ulm")}):
         dataset, report = imported("auto", root, label=label, **options)
-        assert f"{code} = unlabelled" in report["encoding"]
+        assert f"{code} = unlabelled" in report.encoding
         for name, got in labels(dataset, "train").items():
             wanted = fixtures.sparse_label(fixtures.dense_mask(name, 19, 255), UNLABELLED)
             np.testing.assert_array_equal(got, wanted)
@@ -250,7 +251,7 @@ def test_cityscapes_sparse_labels_with_the_original_ids(
     for name in ("ulm_000000_000019", "ulm_000001_000019"):
         fixtures.save_label(root / "block10" / f"{name}_leftImg8bit.png", ids)
     dataset, report = imported("cityscapes", root, label="block", unlabelled_code=declared)
-    assert f"original ids (0..33), {code} = unlabelled" in report["encoding"]
+    assert f"original ids (0..33), {code} = unlabelled" in report.encoding
     label = labels(dataset, "train")["ulm_000000_000019"]
     assert label[2, :6].tolist() == [0, 18, 6, 13, IGNORED, 8]
     assert (np.delete(label, 2, 0) == UNLABELLED).all()
@@ -274,18 +275,18 @@ def test_ade20k_masks_are_value_minus_one(tmp_path: Path, below: str) -> None:
     for split in dataset.splits:
         for name, label in labels(dataset, split).items():
             np.testing.assert_array_equal(label, fixtures.dense_mask(name, 5, IGNORED))
-    assert "dense masks: value v is class v-1 (1..5), 0 = void" in report["notes"]
+    assert "dense masks: value v is class v-1 (1..5), 0 = void" in report.notes
 
 
 def test_ade20k_class_names(tmp_path: Path) -> None:
     root = fixtures.ade20k(tmp_path / "raw", info=False)
-    assert len(layouts.read_layout(root, Settings(layout="ade20k")).names) == 150
-    assert layouts.read_layout(root, Settings(layout="ade20k", num_classes=7)).names[6] == "class_6"
+    assert len(layouts.read_layout("ade20k", root, ImportConfig()).names) == 150
+    assert layouts.read_layout("ade20k", root, ImportConfig(num_classes=7)).names[6] == "class_6"
     (root / "classes.txt").write_text("wall\nsky\n")
-    assert layouts.read_layout(root, Settings(layout="ade20k")).names == ["wall", "sky"]
+    assert layouts.read_layout("ade20k", root, ImportConfig()).names == ["wall", "sky"]
     info = root / "objectInfo150.txt"
     info.write_text("Idx\tRatio\tName\n1\t0.2\tscreen, door\n2\t0.1\tscreen, silver\n3\t0.1\tsky\n")
-    names = layouts.read_layout(root, Settings(layout="ade20k")).names
+    names = layouts.read_layout("ade20k", root, ImportConfig()).names
     assert names == ["screen, door", "screen, silver", "sky"]
     info.write_text("Idx\tRatio\tName\n1\t0.2\twall\n3\t0.1\tsky\n")
     refused("ade20k", root, r"objectInfo150\.txt, line 3: expected number 2", label="full")
@@ -318,7 +319,7 @@ def test_ade20k_sparse_labels(
         sparse[1, :5] = np.arange(5) + offset
         fixtures.save_label(root / "clicks" / "training" / f"{file.stem}.png", sparse)
     dataset, report = imported("ade20k", root, label="clicks", unlabelled_code=declared)
-    assert said in report["encoding"]
+    assert said in report.encoding
     for label in labels(dataset, "train").values():
         assert label[1, :5].tolist() == [0, 1, 2, 3, 4]
         assert (np.delete(label, 1, 0) == UNLABELLED).all()
@@ -351,9 +352,9 @@ def test_rules_give_classes_and_codes_or_one_line(
     count_256[list(counts)] = list(counts.values())
     try:
         if which == "ade":
-            found = ade20k.sparse_rule(K, count_256, declared, "there")
+            found = ade20k_rule(K, count_256, declared, "there")
         else:
-            found = cityscapes.sparse_rule(count_256, declared, "there")
+            found = cityscapes_rule(count_256, declared, "there")
     except ValueError as error:
         assert str(error).startswith("there: ") and "\n" not in str(error)
         return
@@ -401,7 +402,7 @@ def test_folder_follows_subfolders_and_mixed_suffixes(tmp_path: Path) -> None:
         dense = fixtures.dense_mask(name.split("/")[1], 3, 255)
         np.testing.assert_array_equal(label, fixtures.sparse_label(dense, UNLABELLED))
         np.testing.assert_array_equal(labels(dataset, "train", "mask")[name], dense)
-    assert any("notes.docx" in note for note in report["notes"])
+    assert any("notes.docx" in note for note in report.notes)
 
 
 def rename_all(folder: Path, ending: str) -> None:
@@ -418,7 +419,7 @@ def test_folder_takes_one_ending_of_all_labels(tmp_path: Path) -> None:
     dataset, report = imported("folder", root)
     for name, label in labels(dataset, "train").items():
         np.testing.assert_array_equal(label, plain[name])
-    assert any("IMAGE_sparse.v2.png" in note for note in report["notes"])
+    assert any("IMAGE_sparse.v2.png" in note for note in report.notes)
     (root / "labels" / "train" / "photo_01_sparse.v2.png").rename(
         root / "labels" / "train" / "photo_01_other.png"
     )
@@ -478,7 +479,7 @@ def test_camvid_images_of_val_and_test_never_train(tmp_path: Path) -> None:
         file.write("val_001\ntrain_001\n")
     dataset, report = imported("camvid", root, label="full")
     assert dataset.splits["train"]["id"][:] == [f"train_00{k}" for k in range(4)]
-    assert any("1 images of val left out of train: val_001" in note for note in report["notes"])
+    assert any("1 images of val left out of train: val_001" in note for note in report.notes)
 
 
 # ------------------------------------------------------------------------------------------------- real data
@@ -496,7 +497,7 @@ def test_all_genuine_clicks_against_the_official_lists(tmp_path: Path, shared_da
 
     root = import_voc.make_tree(tmp_path / "raw", shared_data)
     clicks = import_voc.genuine_clicks(shared_data)
-    source = layouts.read_layout(root, Settings(layout="voc"))
+    source = layouts.read_layout("voc", root, ImportConfig())
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}
     assert (len(clicks), len(ids["train"]), len(ids["val"])) == (12180, 10582, 1449)
     assert not set(ids["train"]) & set(ids["val"])
@@ -509,11 +510,11 @@ def test_all_genuine_clicks_against_the_official_lists(tmp_path: Path, shared_da
     (lists / "train_aug.txt").write_text("\n".join([*chosen, *ids["val"][:30]]))
     dataset, report = imported("voc", root)
     assert dataset.splits["train"]["id"][:] == chosen
-    assert any("30 validation images left out" in note for note in report["notes"])
-    counts = report["splits"]["train"]
+    assert any("30 validation images left out" in note for note in report.notes)
+    counts = report.splits["train"]
     assert counts["points_outside"] == sum(import_voc.count_outside(clicks[name]) for name in chosen) > 0
     assert counts["points"] + counts["points_outside"] == sum(len(clicks[name]) for name in chosen)
-    assert report["refused"] == []
+    assert report.refused == []
 
 
 @pytest.mark.shared

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparseg import cli
-from sparseg.config import IGNORED, UNLABELLED
+from sparseg.config import IGNORED, UNLABELLED, ImportConfig
 from sparseg.data import importers, shards
+from sparseg.data.importers import layouts
 from sparseg.data.importers.layouts.voc import VOC_NAMES
 from sparseg.data.importers.readers import (
     coco,
@@ -641,13 +643,9 @@ def dataset(root: Path) -> list[str]:
         file.unlink()
     return [
         file.stem
-        for file in importers.layouts.folder(root, _settings()).splits["train"]
+        for file in layouts.read_layout("folder", root, ImportConfig()).splits["train"]
         for file in [file.image]
     ]
-
-
-def _settings() -> Any:
-    return importers.Settings(layout="folder")
 
 
 def files_for(label_format: str, ids: list[str], place: Path) -> Path:
@@ -789,7 +787,7 @@ def test_import_refuses(tmp_path: Path) -> None:
     def refused(message: str, **options: Any) -> None:
         options = {"label_path": str(place), **options}
         with pytest.raises(ValueError, match=message) as caught:
-            importers.import_dataset("folder", tmp_path / "raw", tmp_path / "out", **options)
+            importing.import_dataset("folder", tmp_path / "raw", tmp_path / "out", **options)
         assert not (tmp_path / "out").exists() and "\n" not in str(caught.value)
 
     refused(r"data\.label_format must be one of auto, png, .*; got 'xml'", label_format="xml")
@@ -812,10 +810,10 @@ def test_annotated_images_outside_train_are_reported_and_unused(tmp_path: Path) 
     ids = dataset(tmp_path / "raw")
     others = sorted({f"photo_{k:02d}" for k in range(4)} - set(ids))
     place = files_for("csv", [*ids, *others, "gone"], tmp_path / "annotation")
-    report = importers.import_dataset("folder", tmp_path / "raw", tmp_path / "out", label_path=str(place))
+    report = importing.import_dataset("folder", tmp_path / "raw", tmp_path / "out", label_path=str(place))
     note = f"{1 + len(others)} annotated images are not in train, not used: gone, {others[0]}"
-    assert any(text.startswith(note) for text in report["notes"])
-    assert report["splits"]["val"]["rows"] == len(others) and "points" not in report["splits"]["val"]
+    assert any(text.startswith(note) for text in report.notes)
+    assert report.splits["val"]["rows"] == len(others) and "points" not in report.splits["val"]
 
 
 # ------------------------------------------------------------------------------------------------- real data

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import fixtures
+import importing
 import numpy as np
 import pytest
 import test_readers
 import tiny
 import torch
+from commands import run
 from hypothesis import given, settings
 from masks import fixed_mask, masks
-from test_cli import run
 
 from sparseg import losses, train
 from sparseg.config import IGNORED, UNLABELLED, Config, DataConfig, with_overrides
@@ -98,7 +99,7 @@ def test_a_background_that_nobody_tags_is_presumed_and_said() -> None:
 @pytest.mark.parametrize(
     ("label_format", "content", "message"),
     [
-        ("csv", "image,row,column,label\na,1,1,tree\n", r"a CSV of points, .* row and column.*--label point"),
+        ("csv", "image,row,column,label\na,1,1,tree\n", r"a CSV of points, .* row and column.*--data\.label point"),
         ("csv", "image,row,label\na,1,tree\n", "a CSV of points, for it has a column row,"),
         ("csv", "image,kind\na,tree\n", "no column 'label code' for .* image,label, found 'image,kind'$"),
         ("csv", "image,x,y,label\na,1,1,tree\n", "a CSV of points, for it has a column y and x,"),
@@ -130,7 +131,7 @@ def test_formats_and_label_kinds_that_do_not_fit(tmp_path: Path) -> None:
     tags = test_readers.save(tmp_path, "tags.csv", CSV)
     with pytest.raises(
         ValueError,
-        match=r"no columns row,column nor x,y.*found 'label,image' \(tags of whole images: --label tag\)",
+        match=r"no columns row,column nor x,y.*found 'label,image' \(tags of whole images: --data\.label tag\)",
     ):
         read_strokes([tags], "auto", NAMES, 1.0, "point")
     labelme = test_readers.save(tmp_path, "img_0.json", test_readers.LABELME)
@@ -140,7 +141,7 @@ def test_formats_and_label_kinds_that_do_not_fit(tmp_path: Path) -> None:
         read_strokes([labelme], "auto", NAMES, 1.0, "tag")
     voc = test_readers.save(tmp_path, "img_0.xml", VOC)
     with pytest.raises(
-        ValueError, match=r"a voc file has boxes, and no data\.label=scribble; .*--label box or tag"
+        ValueError, match=r"a voc file has boxes, and no data\.label=scribble; .*--data\.label box or tag"
     ):
         read_strokes([voc], "auto", NAMES, 1.0, "scribble")
 
@@ -199,23 +200,23 @@ def test_images_that_the_file_does_not_list_are_refused_or_left_out(
     file = test_readers.save(tmp_path, "tags.csv", f"image,label\n{first},tree\nother,tree\n")
     options = {"label": "tag", "label_path": str(file)}
     with pytest.raises(ValueError, match=r"2 of 3 training images are without label.*--data\.skip-bad"):
-        importers.import_dataset("folder", root, tmp_path / "out", **options)
+        importing.import_dataset("folder", root, tmp_path / "out", **options)
     assert run(f"import folder {root} {tmp_path}/out --label tag --labels {file} --workers 0") == 2
     told = capsys.readouterr().err
     assert "leave them out with --skip-bad" in told and "--data." not in told
-    report = importers.import_dataset("folder", root, tmp_path / "out", skip_bad=True, **options)
-    assert len(report["refused"]) == 2 and report["splits"]["train"]["images"] == [0, 1, 0]
-    assert all("no tags in" in row["reason"] for row in report["refused"])
-    assert any("1 annotated images are not in train, not used: other" in note for note in report["notes"])
+    report = importing.import_dataset("folder", root, tmp_path / "out", skip_bad=True, **options)
+    assert len(report.refused) == 2 and report.splits["train"]["images"] == [0, 1, 0]
+    assert all("no tags in" in row["reason"] for row in report.refused)
+    assert any("1 annotated images are not in train, not used: other" in note for note in report.notes)
 
 
 def test_places_without_tags(tmp_path: Path) -> None:
     root, _ = raw(tmp_path, {})
-    shards_of = partial(importers.import_dataset, "folder", root, tmp_path / "out", label="tag")
+    shards_of = partial(importing.import_dataset, "folder", root, tmp_path / "out", label="tag")
     with pytest.raises(
         ValueError, match=r"no tag annotation.* name its csv, coco, cvat, voc files .*--kind tag"
     ):
-        importers.import_dataset("camvid", fixtures.camvid(tmp_path / "c"), tmp_path / "out", label="tag")
+        importing.import_dataset("camvid", fixtures.camvid(tmp_path / "c"), tmp_path / "out", label="tag")
     with pytest.raises(ValueError, match=r"masks: holds no file of csv, coco, cvat, voc, from which"):
         shards_of(label_path=str(root / "masks"))
     with pytest.raises(ValueError, match=r"holds no file of csv.*--data\.label-format"):
@@ -225,7 +226,7 @@ def test_places_without_tags(tmp_path: Path) -> None:
 def test_a_run_and_its_data_agree_on_the_kind(tmp_path: Path) -> None:
     root, _ = raw(tmp_path, {})
     out, file = tmp_path / "out", str(tmp_path / "tags.csv")
-    importers.import_dataset("folder", root, out, label="tag", label_path=file)
+    importing.import_dataset("folder", root, out, label="tag", label_path=file)
     with pytest.raises(ValueError, match=r"imported with label tag, but data\.label=point; set --data"):
         importers.prepare(DataConfig(root=str(out)), tmp_path / "runs")
     clicks = DataConfig(root=str(out), label="clicks", random_pixels=2)  # drawn from the masks that it has
@@ -249,7 +250,7 @@ def test_drawn_tags_are_the_classes_that_are_seen(mask: np.ndarray) -> None:
 
 
 def test_sparsify_to_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    importers.import_dataset("camvid", fixtures.camvid(tmp_path / "raw"), tmp_path / "set", label="full")
+    importing.import_dataset("camvid", fixtures.camvid(tmp_path / "raw"), tmp_path / "set", label="full")
     assert run(f"sparsify {tmp_path}/set {tmp_path}/out --kind tag --budget 0") == 0
     assert "the classes from 0.03% of the image on" in capsys.readouterr().out
     source, made = shards.open(tmp_path / "set"), shards.open(tmp_path / "out")

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import importing
 import numpy as np
 import pytest
 import tiny
@@ -23,11 +24,11 @@ from PIL import Image
 
 from sparseg import cli, train
 from sparseg.common.tiling import tile_starts
-from sparseg.config import IGNORED, UNLABELLED, DataConfig
+from sparseg.config import IGNORED, UNLABELLED, DataConfig, ImportConfig
 from sparseg.config.data import MOST_TILE_PX
 from sparseg.data import importers, shards, sparsify
 from sparseg.data.importers import build, layouts, tiles
-from sparseg.data.importers.source import Settings, fingerprint
+from sparseg.data.importers.source import fingerprint
 from sparseg.data.strokes import draw, restored
 from sparseg.evaluation import metrics
 from sparseg.inference import predict
@@ -74,7 +75,7 @@ def scene(root: Path, *, flat: bool = False) -> Path:
 
 def imported(root: Path, **options: Any) -> tuple[shards.ShardedDataset, dict[str, Any]]:
     out = root.parent / f"out{len(list(root.parent.iterdir()))}"
-    report = importers.import_dataset("folder", root, out, workers=options.pop("workers", 0), **options)
+    report = importing.import_dataset("folder", root, out, workers=options.pop("workers", 0), **options)
     return shards.open(out), report
 
 
@@ -104,12 +105,12 @@ def test_tiles_of_training_cover_and_those_of_validation_partition(
     length: int, tile: int, share: float
 ) -> None:
     overlap = int(tile * share)
-    settings = Settings(layout="folder", tile_px=tile, tile_overlap_px=overlap)
-    train_spans = tiles.spans(length, settings, is_train=True)
+    config = ImportConfig(tile_px=tile, tile_overlap_px=overlap)
+    train_spans = tiles.spans(length, config, is_train=True)
     assert {stop - start for start, stop in train_spans} == {min(tile, length)}
     assert train_spans[0][0] == 0 and train_spans[-1][1] == length
     assert all(one[1] - two[0] >= overlap for one, two in itertools.pairwise(train_spans))
-    val_spans = tiles.spans(length, settings, is_train=False)
+    val_spans = tiles.spans(length, config, is_train=False)
     assert [pixel for start, stop in val_spans for pixel in range(start, stop)] == list(range(length))
     assert all(stop - start >= min(length, tile / 2) for start, stop in val_spans)
     assert all(stop - start < 1.5 * tile for start, stop in val_spans)
@@ -143,7 +144,7 @@ def test_rows_are_crops_of_the_whole_images(tmp_path: Path, overlap: int, store:
         "d": (40, 64),
         "e": (90, 64),  # less than a tile and a half stays as it is
     }
-    assert report["tiles"] == {"tile_px": TILE, "tile_overlap_px": overlap}
+    assert report.tiles == {"tile_px": TILE, "tile_overlap_px": overlap}
 
 
 GRID_C = [(top, left) for top in (0, 64) for left in (0, 64, 128)]
@@ -154,7 +155,7 @@ def test_images_that_fit_a_tile_keep_their_bytes(tmp_path: Path) -> None:
     cut, report = imported(root, label="full", tile_px=TILE)
     small = wholes(cut, "train")["site/small"]
     assert small["image"]["bytes"] == (root / "images" / "train" / "site" / "small.png").read_bytes()
-    assert report["splits"]["train"]["images_cut"] == 2
+    assert report.splits["train"]["images_cut"] == 2
     text = importers.format_report(report)
     assert "train: 2 images are cut into 14 tiles (rows)" in text
 
@@ -192,13 +193,13 @@ def test_sparse_labels_are_cut_and_classes_of_the_whole_image_stay_known(tmp_pat
         assert row["present"] == originals[name]["present"]
     own = [set(np.unique(label[label < UNLABELLED])) for label in (decoded(row)["label"] for row in rows)]
     assert any(len(classes) < len(row["present"]) for classes, row in zip(own, rows, strict=True))
-    counts = report["splits"]["train"]
+    counts = report.splits["train"]
     assert counts["tiles_left_out"] > 0 and counts["tiles"] + counts["tiles_left_out"] == 17
     assert counts["rows"] == len(rows) == counts["tiles"] + 1
     assert f"{counts['tiles_left_out']} more have no labelled pixel and are left out" in (
         importers.format_report(report)
     )
-    assert before["splits"]["train"]["rows"] == 3
+    assert before.splits["train"]["rows"] == 3
 
 
 @pytest.mark.parametrize("width_px", [1.0, 7.0])
@@ -236,9 +237,9 @@ def test_lines_and_polygons_drawn_on_a_tile_are_the_crop_of_the_whole(tmp_path: 
     label_HW, drawn = draw([restored(stroke) for stroke in strokes], shape, Counter())
     assert len(drawn) == 2
     row = {"id": "a", "label": label_HW, "mask": None, "height": shape[0], "width": shape[1]}
-    settings = Settings(layout="folder", tile_px=TILE)
+    config = ImportConfig(tile_px=TILE)
     image_HW3 = np.zeros((*shape, 3), np.uint8)
-    found = list(tiles.cut({**row, "strokes": strokes}, image_HW3, settings, Counter(), is_train=True))
+    found = list(tiles.cut({**row, "strokes": strokes}, image_HW3, config, Counter(), is_train=True))
     assert {len(tile["strokes"]) for tile in found} == {1, 2} and 5 < len(found) <= 12
     for tile in found:
         again_HW, _ = draw(map(restored, tile["strokes"]), (TILE, TILE), Counter())
@@ -260,8 +261,8 @@ def test_clicks_are_drawn_in_every_tile_as_sparsify_does(tmp_path: Path) -> None
         counts = {k: int((arrays["label"] == k).sum()) for k in np.unique(arrays["mask"]) if k < UNLABELLED}
         assert set(counts.values()) == {2}
         assert row["present"] == sorted(counts)  # the tile's own
-    assert report["encoding"].endswith("; each tile of 64 px is an image of its own")
-    assert report["splits"]["train"]["tiles"] == 14 and derived["tiles"] == report["tiles"]
+    assert report.encoding.endswith("; each tile of 64 px is an image of its own")
+    assert report.splits["train"]["tiles"] == 14 and derived.tiles == report.tiles
     dense = [row["present"] for row in full.splits["train"]]
     assert dense == [row["present"] for row in drawn.splits["train"]]
 
@@ -306,7 +307,7 @@ def test_a_tile_has_the_classes_of_its_own_boxes(tmp_path: Path, overlap: int) -
         np.testing.assert_array_equal(mine_HW[drawn_HW != IGNORED], drawn_HW[drawn_HW != IGNORED])
     assert any((decoded(row)["label"] >= UNLABELLED).all() for row in found.values())
     assert {len(row["present"]) for row in found.values()} == {1, 2, 3}
-    counts = report["splits"]["train"]
+    counts = report.splits["train"]
     assert counts["images"] == [sum(k in row["present"] for row in found.values()) for k in range(3)]
     assert counts["rows_without_label"] == 0 and "tiles_left_out" not in counts
 
@@ -327,11 +328,11 @@ def test_an_import_without_any_labelled_tile_is_refused(tmp_path: Path) -> None:
 
 def test_the_largest_tile_can_be_read_again() -> None:
     """One of validation, with the rest of its image that made no tile of its own."""
-    settings = Settings(layout="folder", tile_px=MOST_TILE_PX)
+    config = ImportConfig(tile_px=MOST_TILE_PX)
     most = max(
         stop - start
         for length in range(MOST_TILE_PX, 3 * MOST_TILE_PX, 7)
-        for start, stop in tiles.spans(length, settings, is_train=False)
+        for start, stop in tiles.spans(length, config, is_train=False)
     )
     assert 1.4 * MOST_TILE_PX < most and most**2 <= shards.MAX_PIXELS
 
@@ -427,7 +428,8 @@ def test_tiles_left_out_are_missed_by_other_labels(tmp_path: Path) -> None:
     full, _ = imported(root, tile_px=TILE, label="full")
     recipe = sparsify.Recipe(kind="clicks", budget=2)
     message = (
-        r"training tiles without a label of kind point were left out.*import the data again with --label"
+        r"training tiles without a label of kind point were left out.*"
+        r"import the data again with `sparseg import --label"
     )
     for options in ({"label": "full"}, {"label": "clicks", "clicks_per_class": 2}):
         with pytest.raises(ValueError, match=message):
@@ -435,12 +437,11 @@ def test_tiles_left_out_are_missed_by_other_labels(tmp_path: Path) -> None:
         importers.prepare(DataConfig(root=str(full.path), **options), tmp_path / "runs")
     with pytest.raises(ValueError, match=message):
         importers.sparsify_dataset(few.path, tmp_path / "derived", recipe)
-    settings = Settings(layout="shards", label="clicks", recipe=recipe)
     for number, opened in enumerate((few, full)):
-        report = build.derive(opened, settings, tmp_path / f"derived{number}", "train", "name")
+        report = build.derive(opened, recipe, tmp_path / f"derived{number}", train_split="train", name="name")
         for split, counts in opened.report["splits"].items():
             wanted = {name: counts[name] for name in tiles.COUNTS if name in counts}
-            assert wanted and wanted.items() <= report["splits"][split].items()
+            assert wanted and wanted.items() <= report.splits[split].items()
 
 
 # -------------------------------------------------------------------------------------------------- the cache
@@ -450,13 +451,12 @@ def test_the_name_of_an_import_follows_its_tiles_and_stays_without_them(tmp_path
     root = scene(tmp_path / "raw")
     names = set()
     for tile_px, overlap in ((0, 0), (64, 0), (64, 8), (80, 0)):
-        settings = Settings(layout="folder", label="full", tile_px=tile_px, tile_overlap_px=overlap)
-        names.add(fingerprint(layouts.read_layout(root, settings), settings))
+        config = ImportConfig(label="full", tile_px=tile_px, tile_overlap_px=overlap)
+        names.add(fingerprint(layouts.read_layout("folder", root, config), config))
     assert len(names) == 4
-    settings = Settings(layout="folder", label="full")
-    source = layouts.read_layout(root, settings)
+    config = ImportConfig(label="full")
+    source = layouts.read_layout("folder", root, config)
     before = (
-        "layout",
         "label",
         "label_path",
         "label_format",
@@ -464,13 +464,13 @@ def test_the_name_of_an_import_follows_its_tiles_and_stays_without_them(tmp_path
         "unlabelled_code",
         "random_pixels",
     )
-    before += ("clicks_per_class", "label_seed", "skip_bad", "store", "recipe")
-    asked = {name: getattr(settings, name) for name in before}  # in this order; a new field would rename all
+    before += ("clicks_per_class", "label_seed", "skip_bad", "store")
+    asked = {"layout": "folder"} | {name: getattr(config, name) for name in before} | {"recipe": None}
     files = [f for items in source.splits.values() for i in items for f in (i.image, i.mask, i.label)]
     facts = [[str(f), f and f.stat().st_size, f and f.stat().st_mtime_ns] for f in files]
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}
     text = json.dumps([shards.VERSION, asked, str(root.resolve()), source.names, ids, facts])
-    assert fingerprint(source, settings) == hashlib.sha256(text.encode()).hexdigest()[:10]
+    assert fingerprint(source, config) == hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def test_a_second_run_finds_the_tiles_and_another_size_imports_anew(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import fixtures
+import importing
 import numpy as np
 import pytest
+from commands import run
 from masks import check_drawn
-from test_cli import run
 
 from sparseg.config import UNLABELLED, DataConfig
 from sparseg.data import importers, shards, sparsify
@@ -18,7 +19,7 @@ from sparseg.data import importers, shards, sparsify
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CamVid's layout with four training and two validation images, imported with its dense masks."""
     folder = tmp_path_factory.mktemp("dense")
-    importers.import_dataset("camvid", fixtures.camvid(folder / "raw"), folder / "set", label="full")
+    importing.import_dataset("camvid", fixtures.camvid(folder / "raw"), folder / "set", label="full")
     return folder / "set"
 
 

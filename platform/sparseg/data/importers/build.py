@@ -8,62 +8,60 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.data import shards
+from sparseg.config import ImportConfig
+from sparseg.data import shards, sparsify
 from sparseg.data.importers import layouts, tiles
-from sparseg.data.importers.rows import Summary, annotator, rows
-from sparseg.data.importers.source import Item, Settings, Source, fingerprint
+from sparseg.data.importers.annotator import Annotator, annotator
+from sparseg.data.importers.report import ImportReport
+from sparseg.data.importers.rows import Summary, rows
+from sparseg.data.importers.source import Item, Source, fingerprint, tiles_of
 from sparseg.data.importers.tags_and_boxes import present
 
 # ---------------------------------------------------------------------------------------------- raw -> shards
 
 
 def import_source(
-    source: Source, settings: Settings, out: str, *, num_shards: int = 1, workers: int | None = None
-) -> dict[str, Any]:
-    """Import a checked source into the folder or URL `out` -> the report.  Goes on if it was interrupted.
+    source: Source, config: ImportConfig, out: str, *, num_shards: int = 1, workers: int | None = None
+) -> ImportReport:
+    """Import a checked source into the folder or URL `out`; an import that was interrupted goes on.
 
     Raises DatasetExistsError if `out` is taken, ValueError naming the file that is wrong.
     """
-    name = fingerprint(source, settings)
-    report: dict[str, Any] = {
-        "layout": settings.layout,
-        "root": str(source.root),
-        "label": settings.label,
-        "settings": dataclasses.asdict(settings),
-        "fingerprint": name,
-        "classes": source.names,
-        "encoding": "",
-        "splits": {},
-        "refused": list(source.refused),
-        "notes": list(source.notes),
-    }
+    name = fingerprint(source, config)
     shards.refuse_taken(out)  # before the label files are read, which may take a while
     _refuse_equal_ids(source)
-    if settings.tile_px:
-        report["tiles"] = {name: getattr(settings, name) for name in ("tile_px", "tile_overlap_px")}
+    if config.tile_px:
         _refuse_ids_of_tiles(source)
-    found: dict[str, Any] = {}
-    annotator(source, settings, report, found)
-    if settings.tile_px and settings.drawn:
-        report["encoding"] += f"; each tile of {settings.tile_px} px is an image of its own"
-    palette = layouts.PALETTES.get(settings.layout)
+    annotate = annotator(source, config)
+    uncounted = ImportReport(
+        layout=source.layout,
+        root=str(source.root),
+        label=config.label,
+        settings={entry.name: getattr(config, entry.name) for entry in dataclasses.fields(ImportConfig)},
+        fingerprint=name,
+        classes=tuple(source.names),
+        encoding=annotate.encoding,
+        refused=source.refused,
+        notes=(*source.notes, *annotate.notes),
+        tiles=tiles_of(config),
+    )
+    palette = layouts.PALETTES.get(source.layout)
     if palette is not None and len(palette) != len(source.names):
         palette = None
-    bare = dataclasses.replace(source, splits={split: [] for split in source.splits})
-    shards.build(
+    without_items = dataclasses.replace(source, splits={split: [] for split in source.splits})
+    written = shards.build(
         out,
         source.splits,
-        functools.partial(_open_reader, bare, settings, found),
+        functools.partial(_open_reader, without_items, config, annotate),
         source.names,
         fingerprint=name,
-        report=report,
-        summarise=functools.partial(_summarise, source, settings, report),
+        report_of=functools.partial(_import_report, source, config, uncounted),
         palette=palette,
         num_shards=num_shards,
         workers=workers,
-        part_items=tiles.PART_ITEMS if settings.tile_px else None,
+        part_items=tiles.PART_ITEMS if config.tile_px else None,
     )
-    return report
+    return ImportReport.from_dict(written)
 
 
 def _refuse_ids_of_tiles(source: Source) -> None:
@@ -88,97 +86,101 @@ def _refuse_equal_ids(source: Source) -> None:
             first[item.id] = item
 
 
-def _open_reader(source: Source, settings: Settings, found: dict[str, Any]) -> shards.Reader:
-    """Of raw items; called in every process, where `source` is without its items."""
-    annotate = annotator(source, settings, {}, found)
+def _open_reader(source: Source, config: ImportConfig, annotate: Annotator) -> shards.Reader:
+    """Make the reader of raw items; called in every process, where `source` is without its items."""
 
     def read(split: str, items: Sequence[Item], facts: dict[str, Any]) -> Iterator[shards.Row]:
-        return rows(source, split, items, annotate, settings, facts)
+        return rows(source, split, items, annotate, config, facts)
 
     return read
 
 
-def _summarise(source: Source, settings: Settings, report: dict[str, Any], parts: shards.Facts) -> None:
-    """Fill in the report's counts; refuse sparse labels where dense ones are needed."""
-    totals = _merged(parts, list(source.splits), len(source.names), report)
+def _import_report(
+    source: Source, config: ImportConfig, uncounted: ImportReport, parts: shards.Facts
+) -> dict[str, Any]:
+    """Complete the report with its counts.  Raises ValueError for sparse labels where dense ones are
+    needed."""
+    totals, refused = _merged(parts, list(source.splits), len(source.names))
     for split, total in totals.items():
         if not total.rows and total.extra["tiles_left_out"]:
-            unit = "labelled pixel or box" if settings.label == "box" else "labelled pixel"
+            unit = "labelled pixel or box" if config.label == "box" else "labelled pixel"
             raise ValueError(
                 f"{source.root}: none of the {total.extra['tiles_left_out']} tiles of split {split!r} has a "
                 f"{unit}; correct the labels, or the value that means unlabelled"
             )
-        if source.dense_is_labels and (split != "train" or settings.label == "full" or settings.drawn):
+        if source.dense_is_labels and (split != "train" or config.label == "full" or config.draws_clicks):
             share = total.counts["labelled"] / max(1, sum(total.counts.values()))
             if total.rows and share < 0.5:
                 raise ValueError(
                     f"{source.root}: the {split} labels are sparse ({share:.2%} of the pixels), where dense "
                     "ones are needed; put dense masks into masks/ beside labels/"
                 )
+    counts = {split: total.as_dict() for split, total in totals.items()}
+    return dataclasses.replace(uncounted, splits=counts, refused=(*uncounted.refused, *refused)).to_dict()
 
 
 def _merged(
-    parts: shards.Facts, splits: list[str], num_classes: int, report: dict[str, Any]
-) -> dict[str, Summary]:
+    parts: shards.Facts, splits: list[str], num_classes: int
+) -> tuple[dict[str, Summary], list[dict[str, str]]]:
+    """Add up the counts of every split over all parts, and the images that were refused in them."""
     totals = {split: Summary(num_classes) for split in splits}
+    refused: list[dict[str, str]] = []
     for split, facts in parts:
         totals[split].merge(facts["summary"])
-        report["refused"] += facts.get("refused", [])
-    report["splits"] |= {split: total.as_dict() for split, total in totals.items()}
-    return totals
+        refused += facts.get("refused", [])
+    return totals, refused
 
 
 # ------------------------------------------------------------------------------------------- shards -> shards
 
 
 def derive(
-    opened: shards.ShardedDataset, settings: Settings, out: str | Path, train_split: str, name: str
-) -> dict[str, Any]:
-    """The same images with training labels drawn from the dense masks -> the report; `name`: its fingerprint.
+    opened: shards.ShardedDataset, recipe: sparsify.Recipe, out: str | Path, *, train_split: str, name: str
+) -> ImportReport:
+    """Write the same images with training labels drawn from their dense masks; `name` is the fingerprint.
 
     Raises ValueError for a training row without dense mask.
     """
-    recipe = settings.drawing
-    assert recipe is not None
-    report: dict[str, Any] = {
-        "notes": [],
-        "refused": [],
-        **opened.report,
-        "classes": opened.names,
-        "label": settings.label,
-        "settings": dataclasses.asdict(settings),
-        "splits": {},
-    }
-    report |= {"layout": "shards", "root": str(opened.path), "fingerprint": name}
-    report["drawn"] = {**dataclasses.asdict(recipe), "width_px": recipe.width}
-    report["encoding"] = f"drawn from the masks of {opened.path}: {recipe.describe()}"
-
-    def summarise(parts: shards.Facts) -> None:
-        _merged(parts, list(opened.splits), len(opened.names), report)
-        for split, counts in opened.report.get("splits", {}).items():
-            report["splits"][split] |= {name: counts[name] for name in tiles.COUNTS if name in counts}
-
-    shards.build(
+    uncounted = dataclasses.replace(
+        ImportReport.from_dict(opened.report),
+        layout="shards",
+        root=str(opened.path),
+        label=recipe.label,
+        fingerprint=name,
+        classes=tuple(opened.names),
+        encoding=f"drawn from the masks of {opened.path}: {recipe.describe()}",
+        drawn={**dataclasses.asdict(recipe), "width_px": recipe.width},
+    )
+    written = shards.build(
         str(out),
         {split: range(len(data)) for split, data in opened.splits.items()},
-        functools.partial(_open_derived, str(opened.path), settings, train_split),
+        functools.partial(_open_derived, str(opened.path), recipe, train_split),
         opened.names,
         fingerprint=name,
-        report=report,
-        summarise=summarise,
+        report_of=functools.partial(_derived_report, uncounted, list(opened.splits)),
         palette=opened.palette,
     )
-    return report
+    return ImportReport.from_dict(written)
 
 
-def _open_derived(path: str, settings: Settings, train_split: str) -> shards.Reader:
-    """Of row numbers of the dataset at `path`; called in every process."""
+def _derived_report(uncounted: ImportReport, splits: list[str], parts: shards.Facts) -> dict[str, Any]:
+    """Complete the report with its counts; those of cutting are the original dataset's."""
+    totals, refused = _merged(parts, splits, len(uncounted.classes))
+    assert not refused
+    counts = {split: total.as_dict() for split, total in totals.items()}
+    for split, before in uncounted.splits.items():
+        counts[split] |= {name: before[name] for name in tiles.COUNTS if name in before}
+    return dataclasses.replace(uncounted, splits=counts).to_dict()
+
+
+def _open_derived(path: str, recipe: sparsify.Recipe, train_split: str) -> shards.Reader:
+    """Make the reader of row numbers of the dataset at `path`; called in every process."""
     opened = shards.open(path)
 
     def read(split: str, numbers: Sequence[int], facts: dict[str, Any]) -> Iterator[shards.Row]:
         total = Summary(len(opened.names))
         for number in numbers:
-            row = _derived(opened, opened.splits[split][number], settings, split == train_split)
+            row = _derived(opened, opened.splits[split][number], recipe, split == train_split)
             total.add(row["label"], row["present"])
             yield row
         facts["summary"] = total.state()
@@ -187,7 +189,7 @@ def _open_derived(path: str, settings: Settings, train_split: str) -> shards.Rea
 
 
 def _derived(
-    opened: shards.ShardedDataset, stored: dict[str, Any], settings: Settings, is_train: bool
+    opened: shards.ShardedDataset, stored: dict[str, Any], recipe: sparsify.Recipe, is_train: bool
 ) -> shards.Row:
     row: shards.Row = {name: stored[name] for name in ("id", "height", "width", "present")}
     mask = (stored.get("mask") or {}).get("bytes")
@@ -199,10 +201,9 @@ def _derived(
     if is_train:
         if row["mask"] is None:
             raise ValueError(
-                f"{opened.path}: row {row['id']} has no dense mask to make {settings.label} labels from; use "
+                f"{opened.path}: row {row['id']} has no dense mask to make {recipe.label} labels from; use "
                 "the labels it has, or import the data again with dense masks"
             )
-        assert settings.drawing is not None
-        row["label"], row["strokes"] = settings.drawing.draw(row["mask"], row["id"])
-        row["present"] = present(settings.label, row["strokes"])
+        row["label"], row["strokes"] = recipe.draw(row["mask"], row["id"])
+        row["present"] = present(recipe.label, row["strokes"])
     return row

@@ -14,22 +14,22 @@ from sparseg.data.shards import IMAGE_SUFFIXES
 LABEL_SUFFIXES = ((".png",), (".tif", ".tiff"))
 """Of label maps, in lower case; the first kind that a folder holds is read."""
 ID_FORBIDDEN = re.compile(r"[\\:\x00-\x1f]|^/|^~|(^|/)\.{1,2}(/|$)|//|/$|^$")
-"""What makes a name leave its folder, on any system."""
+"""Matches a name that leaves its folder, on any system."""
 
 
 def some(names: Iterable[Any], limit: int = 3) -> str:
-    """A short listing for a message."""
+    """List the first names and the number of the others, for a message."""
     names = [str(name) for name in names]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def existing(path: Path) -> Path | None:
-    """The path if it is a file."""
+    """Give the path if it is a file."""
     return path if path.is_file() else None
 
 
 def first_folder(*folders: Path) -> Path | None:
-    """The first that is a folder."""
+    """Give the first that is a folder."""
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
@@ -37,7 +37,8 @@ def first_folder(*folders: Path) -> Path | None:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a text file.  Raises ValueError naming the file if it is no UTF-8 text, or unreadable."""
+    """Read the lines of a text file.  Raises ValueError naming the file if it is no UTF-8 text, or
+    unreadable."""
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -50,7 +51,8 @@ def read_lines(file: Path) -> list[str]:
 
 
 def checked_id(name: str, where: str) -> str:
-    """The image id as it is.  Raises ValueError, led by `where`, if as a path it would leave its folder."""
+    """Give the image id as it is.  Raises ValueError, led by `where`, if as a path it would leave its
+    folder."""
     if ID_FORBIDDEN.search(name):
         raise ValueError(
             f"{where}: {name!r} is no image id; an id is a file name without suffix, below its folder"
@@ -59,7 +61,7 @@ def checked_id(name: str, where: str) -> str:
 
 
 def read_ids(file: Path, folder: str = "") -> tuple[list[str], list[str]]:
-    """List of images -> (ids in their order, ids that stand there again).
+    """Read a list of images -> (ids in their order, ids that stand there again).
 
     A line is `ID`, or `ID.jpg ID.png`, or (SBD) `/FOLDER/ID.jpg /MASKS/ID.png`; what follows is not read.
     Raises ValueError naming file and line for an id that leaves the folder or a mask of another id, and
@@ -92,12 +94,13 @@ def _without_suffix(name: str) -> str:
 
 
 def list_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list[str]]:
-    """(Image files of a folder by name, with its subfolders' if `nested`; notes on what was passed over).
+    """List a folder -> (its image files by name, with its subfolders' if `nested`; notes on what was passed
+    over).
 
     Raises ValueError if two differ in their suffix only.
     """
-    found = sorted(folder.rglob("*") if nested else folder.iterdir())
-    visible = [file for file in found if not any(p[0] == "." for p in file.relative_to(folder).parts)]
+    entries = sorted(folder.rglob("*") if nested else folder.iterdir())
+    visible = [file for file in entries if not any(p[0] == "." for p in file.relative_to(folder).parts)]
     files = [file for file in visible if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()]
     stems: dict[Path, Path] = {}
     for file in files:
@@ -164,13 +167,14 @@ def label_paths(place: Path) -> list[Path]:
 
 
 def _label_key(file: Path) -> str:
-    """The image id that a label file belongs to; Cityscapes adds a suffix to city_sequence_frame."""
+    """Give the image id that a label file belongs to; Cityscapes adds a suffix to city_sequence_frame."""
     match = re.match(r"([A-Za-z-]+_\d{6}_\d{6})_", file.stem)
     return match.group(1) if match else file.stem
 
 
 def _common_ending(ids: list[str], stems: list[str]) -> str:
-    """What every label's stem adds to its image's, as `_mask`; empty where there is no one such ending."""
+    """Find what every label's stem adds to its image's, as `_mask`; empty where there is no one such
+    ending."""
     wanted = {Path(name).name for name in ids}
     cuts = [(stem[:at], stem[at:]) for stem in stems for at in range(1, len(stem)) if stem[at] in "_-."]
     endings = Counter(ending for start, ending in cuts if start in wanted)
@@ -178,7 +182,7 @@ def _common_ending(ids: list[str], stems: list[str]) -> str:
 
 
 def nearest(ids: Iterable[str], stems: Iterable[str]) -> str:
-    """`; nearest to a: "b"` for the first id that a label's name resembles, else empty."""
+    """Name the label that the first id resembles, for the end of a message; empty if none does."""
     candidates = {Path(stem).name: stem for stem in sorted(stems)}
     for name in list(ids)[:20]:
         close = difflib.get_close_matches(Path(name).name, candidates, n=1, cutoff=0.6)

@@ -1,95 +1,90 @@
-"""What a run may ask of a dataset that was imported before, and what was settled by its import."""
+"""The checks of what a run may ask of a dataset that was imported before, and what was settled by its
+import."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from sparseg.config import PIXELLESS, DataConfig
+from sparseg.config import PIXELLESS, DataConfig, FieldError, field, flag
 from sparseg.data import shards
-from sparseg.data.importers.source import READ_KINDS, Settings
+from sparseg.data.importers.report import ImportReport
+from sparseg.data.importers.source import READ_KINDS, tiles_of
 
 RECIPES_LABELS = ("point", "clicks")
-"""What recipes say where they mean the sparse labels that a dataset has: not refused, but noted."""
+"""Recipes say so where they mean the sparse labels that a dataset has: not refused, but noted."""
 
 
 def refuse_settled(given: shards.Description, data: DataConfig) -> None:
     """Raise ValueError for fields that count at import only, and here say something else."""
-    asked = {"tile_px": data.tile_px, "tile_overlap_px": data.tile_overlap_px}
-    found = given.report.get("tiles")
-    if data.tile_px and asked != found:
-        how = "tiles of {tile_px} px, {tile_overlap_px} px overlap".format(**found) if found else "no tiles"
-        raise ValueError(
-            f"{given.source}: was imported with {how}, but data.tile_px={data.tile_px}, data.tile_overlap_px="
-            f"{data.tile_overlap_px}; tiles are cut at import: leave these out, or import the raw data again"
+    made = ImportReport.from_dict(given.report).tiles
+    if data.tile_px and tiles_of(data) != made:
+        how = "tiles of {tile_px} px, {tile_overlap_px} px overlap".format(**made) if made else "no tiles"
+        raise FieldError(
+            f"{given.source}: was imported with {how}, but {field('data.tile_px')}={data.tile_px}, "
+            f"{field('data.tile_overlap_px')}={data.tile_overlap_px}; tiles are cut at import: leave these "
+            "out, or import the raw data again"
         )
-    left_as_is = {"label_path": None, "unlabelled_code": None, "label_format": "auto"}
-    for name, value in left_as_is.items():
-        if getattr(data, name) != value:
-            flag = f"--data.{name.replace('_', '-')}"
-            raise ValueError(
-                f"{given.source}: is an imported dataset, but data.{name}={getattr(data, name)!r}; "
-                f"annotation is read at import: leave {flag} out, or import the raw data again"
+    read_at_import = {
+        "data.label_path": (data.label_path, None),
+        "data.unlabelled_code": (data.unlabelled_code, None),
+        "data.label_format": (data.label_format, "auto"),
+    }
+    for name, (value, default) in read_at_import.items():
+        if value != default:
+            raise FieldError(
+                f"{given.source}: is an imported dataset, but {field(name)}={value!r}; annotation is read at "
+                f"import: leave {flag(name)} out, or import the raw data again"
             )
 
 
-def to_derive(given: shards.Description, settings: Settings, data: DataConfig) -> bool:
-    """Whether the run wants other labels than the dataset has; prints a note where it gets these in any case.
+def to_derive(given: shards.Description, data: DataConfig) -> bool:
+    """Say whether the run wants other labels than the dataset has; prints a note where it gets these in any
+    case.
 
     Raises ValueError if it cannot have what it wants.
     """
-    made = given.report.get("label")
-    if settings.label == "full" and given.report.get("label", "full") != "full":
+    made = ImportReport.from_dict(given.report).label
+    if data.label == "full" and made not in (None, "full"):
         train = shards.open(given.source, cache=data.cache).splits[data.train_split]
         if "mask" not in train.features or train.data.column("mask").null_count:
-            raise ValueError(
+            raise FieldError(
                 f"{given.source}: imported with label {made} and without dense masks, so "
-                "data.label=full is not to be had; import the data again with dense masks"
+                f"{field('data.label')}=full is not to be had; import the data again with dense masks"
             )
-    if settings.drawn or settings.label == "full":
-        refuse_lost_tiles(given, data.train_split, f"data.label={settings.label}")
-    elif made not in (None, settings.label):
-        if settings.label not in RECIPES_LABELS or made in ("full", *PIXELLESS):
-            draw = (
-                ", draw clicks with --data.label clicks --data.clicks-per-class N" if made == "full" else ""
+    if data.draws_clicks or data.label == "full":
+        refuse_lost_tiles(given, data.train_split, f"{field('data.label')}={data.label}")
+    elif made not in (None, data.label):
+        if data.label not in RECIPES_LABELS or made in ("full", *PIXELLESS):
+            draw = f", draw clicks with {flag('data.label')} clicks {flag('data.clicks_per_class')} N"
+            raise FieldError(
+                f"{given.source}: imported with label {made}, but {field('data.label')}={data.label}; set "
+                f"{flag('data.label')} {made}{draw if made == 'full' else ''}, or import the data again with "
+                f"`sparseg import --label {data.label}`"
             )
-            raise ValueError(
-                f"{given.source}: imported with label {made}, but data.label={settings.label}; set --data."
-                f"label {made}{draw}, or import the data again with --label {settings.label}"
-            )
-        print(f"note: the dataset's labels are of kind {made}, and trained on; data.label={settings.label}")
-    return settings.drawn  # for `full` the loader reads the masks
+        print(f"note: the dataset's labels are of kind {made}, and trained on; data.label={data.label}")
+    return data.draws_clicks  # for `full` the loader reads the masks
 
 
-def refuse_few_of_tiles(report: dict[str, Any], data: DataConfig) -> None:
+def refuse_few_of_tiles(report: ImportReport, data: DataConfig) -> None:
     """Raise ValueError if labels of whole images, since cut into tiles, are to be dropped tile by tile.
 
-    report: of the dataset, or what is known of it before it is imported.
+    The report is the dataset's, or what is known of it before it is imported.
     """
-    drawn = data.random_pixels or data.clicks_per_class or _was_drawn(report)
-    if data.keep_labels == 1 or not report.get("tiles") or drawn or data.label == "full":
+    drawn = data.draws_clicks or report.labels_were_drawn
+    if data.keep_labels == 1 or not report.tiles or drawn or "full" in (data.label, report.label):
         return
-    if report.get("label") == "full":
-        return
-    raise ValueError(
-        f"data.keep_labels={data.keep_labels} keeps at least one click of every tile, and a class that is "
-        "dropped from a tile would be taught to be absent, though it is annotated in the image; set "
-        "--data.keep-labels 1, or thin the annotation before it is imported"
+    raise FieldError(
+        f"{field('data.keep_labels')}={data.keep_labels} keeps at least one click of every tile, and a class "
+        "that is dropped from a tile would be taught to be absent, though it is annotated in the image; set "
+        f"{flag('data.keep_labels')} 1, or thin the annotation before it is imported"
     )
 
 
 def refuse_lost_tiles(given: shards.Description, train_split: str, wanted: str) -> None:
     """Raise ValueError if other labels are wanted, and tiles without the dataset's own were left out."""
-    report = given.report
-    lost = report.get("splits", {}).get(train_split, {}).get("tiles_left_out", 0)
-    if lost and report.get("label") in READ_KINDS and not _was_drawn(report):
-        raise ValueError(
-            f"{given.source}: {lost} training tiles without a label of kind {report['label']} were left out "
-            f"at import, and would be missing from {wanted}; import the data again with --label full, from "
-            "which `sparseg sparsify` draws labels"
+    report = ImportReport.from_dict(given.report)
+    lost = report.splits.get(train_split, {}).get("tiles_left_out", 0)
+    if lost and report.label in READ_KINDS and not report.labels_were_drawn:
+        raise FieldError(
+            f"{given.source}: {lost} training tiles without a label of kind {report.label} were left out "
+            f"at import, and would be missing from {wanted}; import the data again with `sparseg import "
+            "--label full`, from which `sparseg sparsify` draws labels"
         )
-
-
-def _was_drawn(report: dict[str, Any]) -> bool:
-    """Whether the dataset's labels were drawn from dense masks, in every tile."""
-    settings = report.get("settings", {})
-    return "drawn" in report or bool(settings.get("random_pixels") or settings.get("clicks_per_class"))

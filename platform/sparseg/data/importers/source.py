@@ -1,4 +1,4 @@
-"""What a raw dataset consists of, before anything is decoded; and small helpers that every layout uses."""
+"""A raw dataset before anything is decoded: its images, its annotation, its name; and what layouts share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, DataConfig, check_tiles
+from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, FieldError, ImportConfig, field, flag
 from sparseg.data import shards, sparsify
 from sparseg.data.importers.files import label_files, nearest, read_lines, some
 
@@ -22,51 +22,16 @@ STROKE_SUFFIXES = {
 """Format of point and stroke files, of tags and boxes -> the suffix it is read from."""
 WEAK_FORMATS = {"tag": ("csv", "coco", "cvat", "voc"), "box": ("coco", "labelme", "cvat", "voc")}
 """Label kind that places no class at a pixel -> the formats that it is read from; voc has no other kind."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What an import was asked for; part of the cached dataset's name."""
-
-    layout: str
-    label: str = "point"
-    label_path: str | None = None
-    label_format: str = "auto"
-    stroke_px: float = 1.0
-    unlabelled_code: int | None = None
-    random_pixels: int = 0
-    clicks_per_class: int = 0
-    label_seed: int = 0
-    num_classes: int | None = None
-    skip_bad: bool = False
-    store: str = "original"
-    tile_px: int = 0
-    tile_overlap_px: int = 0
-    recipe: sparsify.Recipe | None = None
-    """Of `sparseg sparsify`; runs name random_pixels or clicks_per_class instead."""
-
-    def __post_init__(self) -> None:
-        check_tiles(self.tile_px, self.tile_overlap_px, self.label)
-
-    @property
-    def drawn(self) -> bool:
-        """Whether the sparse labels are drawn from the dense masks."""
-        return self.drawing is not None
-
-    @property
-    def drawing(self) -> sparsify.Recipe | None:
-        """How the sparse labels are drawn from the dense masks; None: they are not."""
-        if self.random_pixels:
-            return sparsify.Recipe(kind="point", budget=self.random_pixels, seed=self.label_seed)
-        if self.clicks_per_class:
-            return sparsify.Recipe(kind="clicks", budget=self.clicks_per_class, seed=self.label_seed)
-        return self.recipe
-
-
-def settings_of(data: DataConfig, layout: str) -> Settings:
-    """What a run's configuration asks of its import."""
-    names = {field.name for field in dataclasses.fields(Settings)} - {"layout", "recipe"}
-    return Settings(layout=layout, **{name: getattr(data, name) for name in names})
+FINGERPRINTED = (
+    *("label", "label_path", "label_format", "stroke_px", "unlabelled_code", "random_pixels"),
+    *("clicks_per_class", "label_seed", "skip_bad", "store"),
+)
+"""The fields of ImportConfig that are part of an import's name, in the order in which they always were: with
+another order or list every dataset would be imported again."""
+TILE_FIELDS = ("tile_px", "tile_overlap_px")
+"""They are part of the name of an import that cuts tiles."""
+NOT_FINGERPRINTED = ("num_classes",)
+"""They refuse a dataset, but do not change it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +55,7 @@ is), or None."""
 class Source:
     """A raw dataset, listed but not read."""
 
+    layout: str
     root: Path
     names: list[str]
     splits: dict[str, list[Item]]
@@ -113,13 +79,28 @@ class Source:
     """Images that were left out: split, id, reason."""
 
 
+def recipe_of(config: ImportConfig) -> sparsify.Recipe | None:
+    """Say how the clicks of an import are drawn from the dense masks; None: its labels are read."""
+    if config.random_pixels:
+        return sparsify.Recipe(kind="point", budget=config.random_pixels, seed=config.label_seed)
+    if config.clicks_per_class:
+        return sparsify.Recipe(kind="clicks", budget=config.clicks_per_class, seed=config.label_seed)
+    return None
+
+
+def tiles_of(config: ImportConfig) -> dict[str, int] | None:
+    """Say how an import cuts larger images, for its report; None: it does not."""
+    return {name: getattr(config, name) for name in TILE_FIELDS} if config.tile_px else None
+
+
 def identity(num_classes: int, **codes: int) -> dict[int, int]:
-    """Table of a mask whose classes are 0..K-1 and whose void is `codes["void"]` (default IGNORED)."""
+    """Make the table of a mask whose classes are 0..K-1 and whose void is `codes["void"]` (default
+    IGNORED)."""
     return {**{k: k for k in range(num_classes)}, codes.get("void", IGNORED): IGNORED}
 
 
 def read_names(file: Path) -> list[str]:
-    """Class names of a classes.txt: one a line, optionally led by its index; void entries left out.
+    """Read the class names of a classes.txt: one a line, optionally led by its index; void entries left out.
 
     Raises ValueError naming the file and the line.
     """
@@ -143,62 +124,70 @@ def read_names(file: Path) -> list[str]:
     return names
 
 
-def attach(source: Source, settings: Settings) -> Source:
-    """The source with the training images' annotation found, and all that is needed known to be there.
+def attach(source: Source, config: ImportConfig) -> Source:
+    """Find the annotation of the training images of a source, and check that all that is needed is there.
 
     Raises ValueError naming images without label, or the place where an annotation was looked for.
     """
-    if settings.num_classes not in (None, len(source.names)):
-        raise ValueError(
-            f"{source.root}: has {len(source.names)} classes ({some(source.names, 25)}) but data.num_classes="
-            f"{settings.num_classes}; correct --data.num-classes or the data's classes.txt"
+    if config.num_classes not in (None, len(source.names)):
+        raise FieldError(
+            f"{source.root}: has {len(source.names)} classes ({some(source.names, 25)}) but "
+            f"{field('data.num_classes')}={config.num_classes}; correct {flag('data.num_classes')} or the "
+            "data's classes.txt"
         )
-    read = settings.label in READ_KINDS and not settings.drawn
+    read = config.label in READ_KINDS and not config.draws_clicks
     if read:
-        source = _attach_annotation(source, settings)
+        source = _attach_annotation(source, config)
     for split, items in source.splits.items():
         if not items:
             raise ValueError(f"{source.root}: no rows in split {split!r}; check its list or image folder")
-        absent = [item.image for item in items if not settings.skip_bad and not item.image.is_file()]
+        absent = [item.image for item in items if not config.skip_bad and not item.image.is_file()]
         if absent:
-            raise ValueError(
+            raise FieldError(
                 f"{source.root}, split {split!r}: {len(absent)} of {len(items)} listed images do not exist: "
-                f"{some(absent)}; correct the list, or leave them out with --data.skip-bad"
+                f"{some(absent)}; correct the list, or leave them out with {flag('data.skip_bad')}"
             )
-        source = _without_unlabelled(source, split, settings, read=split == "train" and read)
+        source = _without_unlabelled(source, split, config, read=split == "train" and read)
     return source
 
 
-def _attach_annotation(source: Source, settings: Settings) -> Source:
-    kind = settings.label
-    if settings.label_path is not None:
-        given = Path(settings.label_path)
+def _attach_annotation(source: Source, config: ImportConfig) -> Source:
+    kind = config.label
+    if config.label_path is not None:
+        given = Path(config.label_path)
         place = next((path for path in (given, source.root / given) if path.exists()), None)
         if place is None:
-            raise ValueError(f"data.label_path: {given} does not exist (nor below {source.root})")
+            raise FieldError(f"{field('data.label_path')}: {given} does not exist (nor below {source.root})")
     else:
         places = source.places.get(kind, ())
         place = next((path for path in places if path.exists()), None)
         if place is None:
             looked = f" (looked for {some(places, 9)})" if places else ""
-            name = "name its folder of PNGs, or its point or stroke files, with --data.label-path"
-            draw = "for clicks drawn from dense masks use --data.label clicks --data.random-pixels N"
+            what = "folder of PNGs, or its point or stroke files,"
+            draw = (
+                f"for clicks drawn from dense masks use {flag('data.label')} clicks "
+                f"{flag('data.random_pixels')} N"
+            )
             if kind in WEAK_FORMATS:
-                name = f"name its {', '.join(WEAK_FORMATS[kind])} files with --data.label-path"
+                what = f"{', '.join(WEAK_FORMATS[kind])} files"
                 draw = f"`sparseg sparsify --kind {kind}` draws it from dense masks"
-            raise ValueError(f"{source.root}: no {kind} annotation{looked}; {name}; {draw}")
-    point_files = stroke_files(place, settings.label_format)
+            raise FieldError(
+                f"{source.root}: no {kind} annotation{looked}; name its {what} with "
+                f"{flag('data.label_path')}; {draw}"
+            )
+    point_files = stroke_files(place, config.label_format)
     if point_files:
         return dataclasses.replace(source, point_files=point_files)
     if kind in WEAK_FORMATS:
-        raise ValueError(
-            f"{place}: holds no file of {', '.join(WEAK_FORMATS[kind])}, from which data.label={kind} is "
-            "read; correct --data.label-path or --data.label-format"
+        raise FieldError(
+            f"{place}: holds no file of {', '.join(WEAK_FORMATS[kind])}, from which "
+            f"{field('data.label')}={kind} is read; correct {flag('data.label_path')} or "
+            f"{flag('data.label_format')}"
         )
     if place.is_file():
-        raise ValueError(
-            f"data.label_path: {place} is a file, but label PNGs are read from a folder; point and stroke "
-            f"files end in {' '.join(sorted(set(STROKE_SUFFIXES.values())))}"
+        raise FieldError(
+            f"{field('data.label_path')}: {place} is a file, but label PNGs are read from a folder; point "
+            f"and stroke files end in {' '.join(sorted(set(STROKE_SUFFIXES.values())))}"
         )
     labels, notes = label_files(place, [item.id for item in source.splits["train"]])
     items = [dataclasses.replace(item, label=labels[item.id]) for item in source.splits["train"]]
@@ -206,8 +195,8 @@ def _attach_annotation(source: Source, settings: Settings) -> Source:
     return dataclasses.replace(source, splits=splits, notes=(*source.notes, *notes), label_place=place)
 
 
-def _without_unlabelled(source: Source, split: str, settings: Settings, *, read: bool) -> Source:
-    """The source without the images that have no label file, if those may be left out (skip_bad)."""
+def _without_unlabelled(source: Source, split: str, config: ImportConfig, *, read: bool) -> Source:
+    """Leave out the images that have no label file, if those may be left out (skip_bad)."""
     items = source.splits[split]
     if read:
         bare = [] if source.point_files else [item.id for item in items if item.label is None]
@@ -216,10 +205,10 @@ def _without_unlabelled(source: Source, split: str, settings: Settings, *, read:
         bare, place = [item.id for item in items if item.mask is None], source.mask_place
     if not bare:
         return source
-    if not settings.skip_bad or len(bare) == len(items):
+    if not config.skip_bad or len(bare) == len(items):
         stems = [file.stem for file in place.rglob("*.png")] if place is not None else []
-        remedy = "add the missing label PNGs, or leave these images out with --data.skip-bad"
-        raise ValueError(
+        remedy = f"add the missing label PNGs, or leave these images out with {flag('data.skip_bad')}"
+        raise FieldError(
             f"{source.root}, split {split!r}: {len(bare)} of {len(items)} images are without label: "
             f"{some(bare)}{f' (looked in {place})' if place else ''}{nearest(bare, stems)}; {remedy}"
         )
@@ -231,7 +220,7 @@ def _without_unlabelled(source: Source, split: str, settings: Settings, *, read:
 
 
 def stroke_files(place: Path, label_format: str) -> tuple[Path, ...]:
-    """The point and stroke files at a file or (anywhere below) a folder; none if it holds label PNGs.
+    """Find the point and stroke files at a file or (anywhere below) a folder; none if it holds label PNGs.
 
     Raises ValueError for an unknown format, for a declared one without its files, and for several suffixes.
     """
@@ -239,32 +228,36 @@ def stroke_files(place: Path, label_format: str) -> tuple[Path, ...]:
         return ()
     if label_format not in (*STROKE_SUFFIXES, "auto"):
         known = ", ".join(("auto", "png", *STROKE_SUFFIXES))
-        raise ValueError(f"data.label_format must be one of {known}; got {label_format!r}")
-    found = [place] if place.is_file() else sorted(place.rglob("*"))
+        raise FieldError(f"{field('data.label_format')} must be one of {known}; got {label_format!r}")
+    files_there = [place] if place.is_file() else sorted(place.rglob("*"))
     by_suffix: dict[str, list[Path]] = {}
-    for file in found:
+    for file in files_there:
         if file.suffix.lower() in STROKE_SUFFIXES.values() and file.name[0] != "." and file.is_file():
             by_suffix.setdefault(file.suffix.lower(), []).append(file)
     if label_format != "auto":
         suffix = STROKE_SUFFIXES[label_format]
         if suffix not in by_suffix:
             holds = "is no" if place.is_file() else "holds no"
-            raise ValueError(
+            raise FieldError(
                 f"{place}: {holds} {suffix} file, from which {label_format} is read; correct "
-                "--data.label-path or --data.label-format"
+                f"{flag('data.label_path')} or {flag('data.label_format')}"
             )
         return tuple(by_suffix[suffix])
     if len(by_suffix) > 1:
         firsts = some(files[0] for files in by_suffix.values())
-        raise ValueError(
+        raise FieldError(
             f"{place}: holds annotation files of several kinds ({firsts}); name one file with "
-            "--data.label-path, or its format with --data.label-format"
+            f"{flag('data.label_path')}, or its format with {flag('data.label_format')}"
         )
     return tuple(next(iter(by_suffix.values()), ()))
 
 
-def fingerprint(source: Source, settings: Settings) -> str:
-    """Short name of (settings, root, files with size and time): another import gives another one."""
+def fingerprint(source: Source, config: ImportConfig) -> str:
+    """Make the short name of an import from what was asked, its root and its files with their size and time.
+
+    A field of ImportConfig that is in none of the lists above is part of it where it is not at its default,
+    so that a new field leaves the names of earlier imports as they are.
+    """
     files = [
         file
         for items in source.splits.values()
@@ -275,8 +268,18 @@ def fingerprint(source: Source, settings: Settings) -> str:
     for file in [*files, *source.point_files]:
         stat = file.stat() if file is not None and file.exists() else None
         facts.append([str(file), stat and stat.st_size, stat and stat.st_mtime_ns])
-    left_out = {"num_classes"} if settings.tile_px else {"num_classes", "tile_px", "tile_overlap_px"}
-    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name not in left_out}
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}
+    asked = _asked(source.layout, config)
     text = json.dumps([shards.VERSION, asked, str(source.root.resolve()), source.names, ids, facts])
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _asked(layout: str, config: ImportConfig) -> dict[str, Any]:
+    names = (*FINGERPRINTED, *(TILE_FIELDS if config.tile_px else ()))
+    asked = {"layout": layout} | {name: getattr(config, name) for name in names}
+    asked["recipe"] = None  # once a field; `sparseg sparsify` names its datasets in another way
+    for entry in dataclasses.fields(ImportConfig):
+        value = getattr(config, entry.name)
+        if entry.name not in (*FINGERPRINTED, *TILE_FIELDS, *NOT_FINGERPRINTED) and value != entry.default:
+            asked[entry.name] = value
+    return asked

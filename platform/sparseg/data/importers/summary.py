@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from sparseg.config import PIXELLESS, UNLABELLED
 from sparseg.data import shards
 from sparseg.data.importers.files import some
+from sparseg.data.importers.report import ImportReport
 from sparseg.data.importers.rows import Summary
 from sparseg.data.importers.source import READ_KINDS
 from sparseg.data.shards import Description, ShardedDataset
@@ -21,62 +23,64 @@ DENSE_LOOKS = 0.5  # share of labelled pixels above which a sparse kind of label
 
 
 def _share(part: int, whole: int) -> str:
-    """Percent with three significant digits: 20 pixels of an image are 0.0116 %."""
+    """Write a share as percent with three significant digits: 20 pixels of an image are 0.0116 %."""
     text = f"{100 * part / max(1, whole):.3g}"
     return ">99.9 %" if text == "100" and part < whole else f"{text} %"
 
 
 def describe(dataset: Description) -> str:
-    """One line: path, label kind, rows and labelled share of every split, refused rows."""
-    report = dataset.report
-    parts = []
+    """Describe a dataset in one line: path, label kind, rows and labelled share of every split, refused
+    rows."""
+    report = ImportReport.from_dict(dataset.report, layout="shards")
+    texts = []
     for split, num_rows in dataset.rows.items():
-        counts = report.get("splits", {}).get(split)
-        whole = sum(counts[name] for name in ("labelled", "unlabelled", "ignored")) if counts else 0
-        parts.append(
-            f"{split} {num_rows} rows" + (f", {_share(counts['labelled'], whole)} labelled" if counts else "")
-        )
-    refused = report.get("refused", [])
-    if refused:
-        parts.append(f"{len(refused)} rows refused, the first: {refused[0]['reason']}")
-    kind = f"{report.get('layout', 'shards')}, label {report['label']}: " if "label" in report else ""
-    return f"{dataset.source} ({kind}{'; '.join(parts)})"
+        text = f"{split} {num_rows} rows"
+        if counts := report.splits.get(split):
+            whole = sum(counts[name] for name in ("labelled", "unlabelled", "ignored"))
+            text += f", {_share(counts['labelled'], whole)} labelled"
+        texts.append(text)
+    if report.refused:
+        texts.append(f"{len(report.refused)} rows refused, the first: {report.refused[0]['reason']}")
+    kind = f"{report.layout}, label {report.label}: " if report.label is not None else ""
+    return f"{dataset.source} ({kind}{'; '.join(texts)})"
 
 
 # ------------------------------------------------------------------------------------------ from the labels
 
 
-def inspected(dataset: ShardedDataset) -> dict[str, Any]:
-    """The dataset's report, with "per_image" (labelled pixels and classes of an image) for every split.
+def inspected(dataset: ShardedDataset) -> ImportReport:
+    """Make the dataset's report, with "per_image" (labelled pixels and classes of an image) for every split.
 
     Counts that the dataset does not bring along are made by reading all its labels.  Raises ValueError naming
     split and row for a label that cannot be decoded.
     """
-    report = dict(dataset.report)
-    report.setdefault("layout", "dataset")
-    report.setdefault("root", str(dataset.path))
-    report.setdefault("classes", dataset.names)
-    report.setdefault("encoding", "254 = unlabelled, 255 = ignored")
-    report["splits"] = {name: dict(counts) for name, counts in report.get("splits", {}).items()}
-    report["notes"] = list(report.get("notes", []))
-    report["refused"] = list(report.get("refused", []))
+    brought = ImportReport.from_dict(
+        dataset.report,
+        layout="dataset",
+        root=str(dataset.path),
+        classes=dataset.names,
+        encoding="254 = unlabelled, 255 = ignored",
+    )
+    splits, notes = dict(brought.splits), list(brought.notes)
     for split, data in dataset.splits.items():
-        known = report["splits"].get(split, {}).get("rows") == len(data)
+        known = splits.get(split, {}).get("rows") == len(data)
         step = max(1, -(-len(data) // SAMPLED_ROWS)) if known else 1
         total, labelled, classes = _read_labels(dataset, split, range(0, len(data), step))
         if not known:
-            report["splits"][split] = total.as_dict()
-            report["notes"] += _foreign_values(split, total)
-        report["splits"][split]["per_image"] = {
+            splits[split] = total.as_dict()
+            notes += _foreign_values(split, total)
+        per_image = {
             "images": len(labelled),
             "labelled pixels": np.quantile(labelled, list(QUANTILES.values())).tolist() if labelled else [],
             "classes": np.quantile(classes, list(QUANTILES.values())).tolist() if classes else [],
         }
-    return report
+        splits[split] = {**splits[split], "per_image": per_image}
+    return dataclasses.replace(brought, splits=splits, notes=tuple(notes))
 
 
 def _read_labels(dataset: ShardedDataset, split: str, rows: range) -> tuple[Summary, list[int], list[int]]:
-    """Counts of those rows' labels; labelled pixels, and classes with or without one, of each."""
+    """Count those rows' labels -> (all counts; labelled pixels of each; classes, with a pixel or without, of
+    each)."""
     K = len(dataset.names)
     total, labelled, classes = Summary(K), [], []
     data = dataset.splits[split].select_columns(["id", "label", "present"])
@@ -108,7 +112,7 @@ def _foreign_values(split: str, total: Summary) -> list[str]:
 
 
 def _drawn(counts: dict[str, Any]) -> list[str]:
-    """What became of the points, strokes, tags and boxes of a split."""
+    """Say what became of the points, strokes, tags and boxes of a split."""
     texts = [f"{counts['tags']} tags"] if "tags" in counts else []
     if "boxes" in counts or "boxes_outside" in counts:
         texts.append(
@@ -130,7 +134,7 @@ def _drawn(counts: dict[str, Any]) -> list[str]:
 
 
 def _cut(counts: dict[str, Any], unit: str) -> list[str]:
-    """What became of images that are larger than a tile."""
+    """Say what became of images that are larger than a tile."""
     if "images_cut" not in counts:
         return []
     left_out, kept = counts.get("tiles_left_out", 0), counts.get("tiles", 0)
@@ -138,13 +142,14 @@ def _cut(counts: dict[str, Any], unit: str) -> list[str]:
     return [f"{counts['images_cut']:,} images are cut into {kept:,} tiles (rows){without}"]
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """Text of an import's report: a line a split, the class histogram, the encoding, notes, refused rows."""
-    kind = f", label {report['label']}" if "label" in report else ""
-    lines = [f"{report['layout']} at {report['root']}{kind}", f"encoding: {report['encoding']}", ""]
+def format_report(report: ImportReport) -> str:
+    """Write an import's report as text: a line a split, the class histogram, the encoding, notes, refused
+    rows."""
+    kind = f", label {report.label}" if report.label is not None else ""
+    lines = [f"{report.layout} at {report.root}{kind}", f"encoding: {report.encoding}", ""]
     lines += [*_split_table(report), *_per_image_table(report), "", *_class_table(report), ""]
-    lines += [f"note: {note}" for note in [*_findings(report), *report["notes"]]]
-    refused = report["refused"]
+    lines += [f"note: {note}" for note in [*_remarks(report), *report.notes]]
+    refused = report.refused
     lines.append(f"refused rows: {len(refused)}")
     lines += [f"  {row['split']}: {row['reason']}" for row in refused[:REFUSED_SHOWN]]
     if len(refused) > REFUSED_SHOWN:
@@ -152,11 +157,11 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _split_table(report: dict[str, Any]) -> list[str]:
-    width = max(8, *(len(split) + 2 for split in report["splits"]))
+def _split_table(report: ImportReport) -> list[str]:
+    width = max(8, *(len(split) + 2 for split in report.splits))
     head = f"{'split':<{width}}{'rows':>8}{'labelled':>12}{'unlabelled':>12}{'ignored':>12}"
     lines = [f"{head}   {'height, px':<12}width, px"]
-    for split, counts in report["splits"].items():
+    for split, counts in report.splits.items():
         whole = counts["labelled"] + counts["unlabelled"] + counts["ignored"]
         names = ("labelled", "unlabelled", "ignored")
         shares = "".join(f"{_share(counts[name], whole):>12}" for name in names)
@@ -165,9 +170,9 @@ def _split_table(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _per_image_table(report: dict[str, Any]) -> list[str]:
+def _per_image_table(report: ImportReport) -> list[str]:
     lines = []
-    for split, counts in report["splits"].items():
+    for split, counts in report.splits.items():
         known = counts.get("per_image", {})
         for what in ("labelled pixels", "classes"):
             if known.get(what):
@@ -179,13 +184,13 @@ def _per_image_table(report: dict[str, Any]) -> list[str]:
     return ["", head, *lines] if lines else []
 
 
-def _class_table(report: dict[str, Any]) -> list[str]:
-    splits = report["splits"]
-    width = max(16, *(len(f"{k} {name}") + 1 for k, name in enumerate(report["classes"])))
+def _class_table(report: ImportReport) -> list[str]:
+    splits = report.splits
+    width = max(16, *(len(f"{k} {name}") + 1 for k, name in enumerate(report.classes)))
     lines = [
         f"{'class':<{width}}" + "".join(f"{f'{s}: pixels':>18}{'share':>9}{'images':>8}" for s in splits)
     ]
-    for k, name in enumerate(report["classes"]):
+    for k, name in enumerate(report.classes):
         cells = ""
         for counts in splits.values():
             share = 100 * counts["pixels"][k] / max(1, counts["labelled"])
@@ -194,25 +199,26 @@ def _class_table(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _findings(report: dict[str, Any]) -> list[str]:
-    """What somebody should know before training, read from the counts."""
-    found = []
-    for split, counts in report["splits"].items():
+def _remarks(report: ImportReport) -> list[str]:
+    """Say what somebody should know before training, read from the counts."""
+    remarks = []
+    for split, counts in report.splits.items():
         unit = "labelled pixel"
-        if split == "train" and report.get("label") in PIXELLESS:
-            unit += f" or {report['label']}"
+        if split == "train" and report.label in PIXELLESS:
+            unit += f" or {report.label}"
         if counts["rows_without_label"]:
-            found.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
-        found += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts)]]
-        never = [name for name, images in zip(report["classes"], counts["images"], strict=True) if not images]
+            remarks.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
+        remarks += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts)]]
+        never = [name for name, images in zip(report.classes, counts["images"], strict=True) if not images]
         if never and split == "train":
-            found.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")
-    train = report["splits"].get("train")
-    if train and report.get("label") in READ_KINDS and report["label"] not in PIXELLESS:
+            remarks.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")
+    train = report.splits.get("train")
+    if train and report.label in READ_KINDS and report.label not in PIXELLESS:
         whole = train["labelled"] + train["unlabelled"] + train["ignored"]
         if train["labelled"] > DENSE_LOOKS * whole:
-            found.append(
+            remarks.append(
                 f"train: {_share(train['labelled'], whole)} of the pixels are labelled, much for "
-                f"{report['label']} labels; if they are dense masks, use --label full"
+                f"{report.label} labels; if they are dense masks, import them with "
+                "`sparseg import --label full`"
             )
-    return found
+    return remarks

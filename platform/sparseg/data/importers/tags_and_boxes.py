@@ -12,18 +12,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparseg.config import IGNORED, PIXELLESS, UNLABELLED
+from sparseg.config import IGNORED, PIXELLESS, UNLABELLED, FieldError, field, flag
 from sparseg.data.importers.files import some
 from sparseg.data.strokes import Annotations, Stroke, pixels, vertices_outside
 
 Kind = Literal["strokes", "tag", "box"]
-"""What a reader shall take from its files."""
+"""Says which annotation a reader takes from its files."""
 
 BACKGROUND = "background"
 
 
 def present(label: str, stored: Sequence[dict[str, Any]]) -> list[int]:
-    """Classes of a training image that may be there although no pixel shows them; of other label kinds none.
+    """List the classes of a training image that may be there although no pixel shows them; of other label
+    kinds none.
 
     Those that its strokes name, and with boxes the background: there may be some of it inside of each.  A
     stroke that others draw over names its class too, but clicks count by what is left of them.
@@ -37,20 +38,20 @@ def present(label: str, stored: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def tag(k: int) -> Stroke:
-    """The tag of a whole image."""
+    """Make the tag of a whole image."""
     return Stroke(k, "tag", (), ())
 
 
 def box(stroke: Stroke, names: Sequence[str], where: str) -> Stroke:
-    """The box as it is.
+    """Give the box as it is.
 
     Raises ValueError for one of class 0, which is what lies outside of all boxes, and for one without area.
     """
     if stroke.class_id == 0:
-        raise ValueError(
-            f"{where}: a box of class 0, {names[0]!r}; with data.label=box, class 0 must be the background, "
-            "which is what lies outside of all boxes; put the background first in classes.txt, or remove the "
-            "box"
+        raise FieldError(
+            f"{where}: a box of class 0, {names[0]!r}; with {field('data.label')}=box, class 0 must be the "
+            "background, which is what lies outside of all boxes; put the background first in classes.txt, "
+            "or remove the box"
         )
     y, x = np.array(stroke.y), np.array(stroke.x)
     if not abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) > 0:
@@ -62,41 +63,41 @@ def box(stroke: Stroke, names: Sequence[str], where: str) -> Stroke:
 
 
 def not_a_box(what: str, where: str) -> ValueError:
-    """The error for another shape where boxes are read: left out, its object would become background."""
-    return ValueError(
-        f"{where}: {what}, but data.label=box reads boxes only, for what has none would be taught to be "
-        "background; draw a box instead, or import the file with --label scribble"
+    """Make the error for another shape where boxes are read: left out, its object would become background."""
+    return FieldError(
+        f"{where}: {what}, but {field('data.label')}=box reads boxes only, for what has none would be taught "
+        f"to be background; draw a box instead, or import the file with {flag('data.label')} scribble"
     )
 
 
-def with_note_of_bare(found: Annotations, label: str, names: Sequence[str], where: str) -> Annotations:
-    """Tags or boxes with a note of the listed images that have none.
+def with_note_of_bare(annotations: Annotations, label: str, names: Sequence[str], where: str) -> Annotations:
+    """Give tags or boxes with a note of the listed images that have none.
 
     Raises ValueError if no image has any: the files hold something else.
     """
-    bare = sorted(name for name, strokes in found.strokes.items() if not strokes)
-    if bare and len(bare) == len(found.strokes):
-        raise ValueError(
-            f"{where}: {len(bare)} images and not one {label}; data.label={label} reads nothing else: set "
-            "--data.label or --data.label-path"
+    bare = sorted(name for name, strokes in annotations.strokes.items() if not strokes)
+    if bare and len(bare) == len(annotations.strokes):
+        raise FieldError(
+            f"{where}: {len(bare)} images and not one {label}; {field('data.label')}={label} reads nothing "
+            f"else: set {flag('data.label')} or {flag('data.label_path')}"
         )
     if not bare:
-        return found
+        return annotations
     is_background = label == "box" or names[0].casefold() == BACKGROUND
     what = f"taken to be class 0, {names[0]!r}, as a whole" if is_background else "taught to hold no class"
     note = f"{len(bare)} listed images have no {label}, {what}: {some(bare)}"
-    return Annotations(found.strokes, found.sizes, [*found.notes, note])
+    return Annotations(annotations.strokes, annotations.sizes, [*annotations.notes, note])
 
 
-def presume_background(found: Annotations, names: Sequence[str]) -> Annotations:
-    """Tags with those of a background that nobody thought of tagging, for else it would be taught to be
+def presume_background(annotations: Annotations, names: Sequence[str]) -> Annotations:
+    """Give tags with those of a background that nobody thought of tagging, for else it would be taught to be
     absent."""
-    tagged = {stroke.class_id for strokes in found.strokes.values() for stroke in strokes}
+    tagged = {stroke.class_id for strokes in annotations.strokes.values() for stroke in strokes}
     if names[0].casefold() != BACKGROUND or 0 in tagged:
-        return found
+        return annotations
     note = f"class 0, {names[0]!r}, is tagged nowhere and was taken to be in every image"
-    strokes = {name: [tag(0), *own] for name, own in found.strokes.items()}
-    return Annotations(strokes, found.sizes, [*found.notes, note])
+    strokes = {name: [tag(0), *own] for name, own in annotations.strokes.items()}
+    return Annotations(strokes, annotations.sizes, [*annotations.notes, note])
 
 
 # ----------------------------------------------------------------------------------------------------- labels
@@ -105,7 +106,7 @@ def presume_background(found: Annotations, names: Sequence[str]) -> Annotations:
 def draw_tags(
     strokes: Iterable[Stroke], shape: tuple[int, int], count: Counter[str]
 ) -> tuple[np.ndarray, list[Stroke]]:
-    """Tags -> label (H, W) uint8, all UNLABELLED, and the tags; `count` receives: tags."""
+    """Draw tags -> label (H, W) uint8, all UNLABELLED, and the tags; `count` receives: tags."""
     tags = list(strokes)
     count["tags"] += len(tags)
     return np.full(shape, UNLABELLED, dtype=np.uint8), tags
@@ -114,7 +115,7 @@ def draw_tags(
 def draw_boxes(
     strokes: Iterable[Stroke], shape: tuple[int, int], count: Counter[str]
 ) -> tuple[np.ndarray, list[Stroke]]:
-    """Boxes -> label (H, W) uint8 with codes, and the boxes that hold a pixel of it.
+    """Draw boxes -> label (H, W) uint8 with codes, and the boxes that hold a pixel of it.
 
     0 outside of all boxes, IGNORED inside those of void alone, UNLABELLED inside the others.  `count`
     receives: boxes; boxes_outside (dropped, no pixel of them lies in the image); boxes_clipped.
@@ -123,9 +124,9 @@ def draw_boxes(
     drawn = []
     for stroke in sorted(strokes, key=lambda stroke: stroke.class_id != IGNORED):
         is_there = False
-        for part in () if _beside(stroke, shape) else pixels(stroke, shape):
+        for rows, columns in () if _beside(stroke, shape) else pixels(stroke, shape):
             is_there = True
-            label_HW[part] = IGNORED if stroke.class_id == IGNORED else UNLABELLED
+            label_HW[rows, columns] = IGNORED if stroke.class_id == IGNORED else UNLABELLED
         if not is_there:
             count["boxes_outside"] += 1
             continue
@@ -137,5 +138,6 @@ def draw_boxes(
 
 
 def _beside(stroke: Stroke, shape: tuple[int, int]) -> bool:
-    """Whether a box lies beside the image, if only by its edge, which `pixels` takes for a thin polygon's."""
+    """Say whether a box lies beside the image, if only by its edge, which `pixels` takes for a thin
+    polygon's."""
     return any(max(at) <= 0 or min(at) >= side for at, side in zip((stroke.y, stroke.x), shape, strict=True))

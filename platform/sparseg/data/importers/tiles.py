@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from sparseg.common.tiling import tile_starts, window_starts
-from sparseg.config import PIXELLESS, UNLABELLED
+from sparseg.config import PIXELLESS, UNLABELLED, ImportConfig
 from sparseg.data import shards
 from sparseg.data.importers.label_pngs import value_counts
-from sparseg.data.importers.source import Settings
+from sparseg.data.importers.source import recipe_of
 from sparseg.data.importers.tags_and_boxes import present
 from sparseg.data.strokes import pixels, restored
 
@@ -33,41 +33,41 @@ Span = tuple[int, int]
 """First row (or column) of a tile, and the one behind its last."""
 
 
-def is_cut(shape: tuple[int, int], settings: Settings, *, is_train: bool) -> bool:
-    """Whether an image (H, W) becomes more than one tile."""
-    if not settings.tile_px:
+def is_cut(shape: tuple[int, int], config: ImportConfig, *, is_train: bool) -> bool:
+    """Say whether an image (H, W) becomes more than one tile."""
+    if not config.tile_px:
         return False
-    return any(len(spans(length, settings, is_train=is_train)) > 1 for length in shape)
+    return any(len(spans(length, config, is_train=is_train)) > 1 for length in shape)
 
 
-def spans(length: int, settings: Settings, *, is_train: bool) -> list[Span]:
-    """Where tiles lie along one side of an image, pixels."""
-    side = min(settings.tile_px, length)
+def spans(length: int, config: ImportConfig, *, is_train: bool) -> list[Span]:
+    """Give the places of the tiles along one side of an image, pixels."""
+    side = min(config.tile_px, length)
     if is_train:
         return [
             (start, start + side)
-            for start in window_starts(length, side, settings.tile_px - settings.tile_overlap_px)
+            for start in window_starts(length, side, config.tile_px - config.tile_overlap_px)
         ]
     starts = tile_starts(length, side)
     return list(zip(starts, [*starts[1:], length], strict=True))
 
 
 def cut(
-    whole: shards.Row, image_HW3: np.ndarray, settings: Settings, count: Counter[str], *, is_train: bool
+    whole: shards.Row, image_HW3: np.ndarray, config: ImportConfig, count: Counter[str], *, is_train: bool
 ) -> Iterator[shards.Row]:
-    """The tiles of an image as rows, from top to bottom and left to right.
+    """Give the tiles of an image as rows, from top to bottom and left to right.
 
     `whole` is its row without image bytes; where clicks are to be drawn, its label counts for nothing.
     `count` receives: images_cut, tiles (given), tiles_left_out (of training, with no labelled pixel or box).
     """
     shape = whole["height"], whole["width"]
-    y_spans, x_spans = (spans(length, settings, is_train=is_train) for length in shape)
-    recipe = settings.drawing if is_train else None
+    y_spans, x_spans = (spans(length, config, is_train=is_train) for length in shape)
+    recipe = recipe_of(config) if is_train else None
     anywhere: list[int] = []
     touched: list[np.ndarray] = []
     if is_train and recipe is None:
         touched = [_touched(stroke, shape, y_spans, x_spans) for stroke in whole["strokes"]]
-        if settings.label not in ("full", *PIXELLESS):
+        if config.label not in ("full", *PIXELLESS):
             # A class clicked elsewhere in the image may be in this tile, too: not to be taught as absent.
             # Boxes hold all there is of their class, so a tile that none reaches is without it.
             anywhere = np.flatnonzero(value_counts(whole["label"])[:UNLABELLED]).tolist()
@@ -85,18 +85,19 @@ def cut(
             else:
                 on_tile = [s for s, hit in zip(whole["strokes"], touched, strict=True) if hit[i, j]]
                 row["strokes"] = [_shifted(stroke, top, left) for stroke in on_tile]
-            named = present(settings.label, row["strokes"]) if is_train else []
+            named = present(config.label, row["strokes"]) if is_train else []
             row["present"] = named or anywhere
             if is_train and not any(named) and not (row["label"] < UNLABELLED).any():
                 count["tiles_left_out"] += 1
                 continue
             count["tiles"] += 1
-            row["image"] = _encoded(np.ascontiguousarray(image_HW3[area]), settings.store)
+            row["image"] = _encoded(np.ascontiguousarray(image_HW3[area]), config.store)
             yield row
 
 
 def _encoded(image_HW3: np.ndarray, store: str) -> bytes:
-    """Lossless, whatever the scene was: a second JPEG compression would put its blocks elsewhere."""
+    """Encode a tile without loss, whatever the scene was: a second JPEG compression would put its blocks
+    elsewhere."""
     if store == "raw":
         return shards.encode_raw(image_HW3)
     if store == "fast":
@@ -112,7 +113,7 @@ def _encoded(image_HW3: np.ndarray, store: str) -> bytes:
 def _touched(
     stroke: dict[str, Any], shape: tuple[int, int], y_spans: list[Span], x_spans: list[Span]
 ) -> np.ndarray:
-    """Which tiles a stroke leaves a pixel on, (tiles down, tiles across) bool.
+    """Say which tiles a stroke leaves a pixel on, (tiles down, tiles across) bool.
 
     The edges of all tiles part the image into cells; the stroke's pixels are gone through once.
     """
@@ -135,7 +136,8 @@ def _touched(
 
 
 def _shifted(stroke: dict[str, Any], top: int, left: int) -> dict[str, Any]:
-    """In the tile's coordinates, whole: parts beyond its edges are clipped when it is drawn."""
+    """Move a stroke into the tile's coordinates, whole: what is beyond its edges is clipped when it is
+    drawn."""
     return {**stroke, "y": [y - top for y in stroke["y"]], "x": [x - left for x in stroke["x"]]}
 
 
@@ -143,13 +145,13 @@ def _shifted(stroke: dict[str, Any], top: int, left: int) -> dict[str, Any]:
 
 
 def tile_id(image_id: str, top: int, left: int, shape: tuple[int, int]) -> str:
-    """site/a -> site/a_y00512_x01024, its upper left pixel in the image (H, W)."""
+    """Name a tile by its upper left pixel in the image (H, W): site/a -> site/a_y00512_x01024."""
     digits = max(ID_DIGITS, len(str(max(shape) - 1)))
     return f"{image_id}_y{top:0{digits}d}_x{left:0{digits}d}"
 
 
 def colliding(ids: Iterable[str]) -> tuple[str, str] | None:
-    """An image and another one that is named as a tile of it, if there are such."""
+    """Give an image and another one that is named as a tile of it, if there are such."""
     known = set(ids)
     for name in sorted(known):
         match = re.fullmatch(rf"(.+)_y\d{{{ID_DIGITS},}}_x\d{{{ID_DIGITS},}}", name)

@@ -17,6 +17,7 @@ from typing import Any
 from sparseg.common.files import cache_folder, checksum, write_atomically
 from sparseg.common.object_store import filesystem
 from sparseg.common.process import one_line
+from sparseg.config import FieldError, field, flag
 from sparseg.data.shards.manifest import Manifest, parse
 from sparseg.data.shards.writing.writer import MANIFEST
 
@@ -68,9 +69,10 @@ def copy(url: str, manifest: Manifest, names: Sequence[str], cache: str | None) 
         num_bytes = sum(manifest.shards[name].bytes for name in missing)
         free = shutil.disk_usage(folder).free
         if num_bytes > free:
-            raise ValueError(
-                f"data.cache: {folder} has {free / 1e9:.1f} GB free, {len(missing)} shards of {url} take "
-                f"{num_bytes / 1e9:.1f} GB; name another folder, or shard by node with --data.sharding node"
+            raise FieldError(
+                f"{field('data.cache')}: {folder} has {free / 1e9:.1f} GB free, {len(missing)} shards of "
+                f"{url} take {num_bytes / 1e9:.1f} GB; name another folder, or shard by node with "
+                f"{flag('data.sharding')} node"
             )
         write_atomically(folder / MANIFEST, manifest.text)
         fetch = functools.partial(_fetch, store, root, url, folder, manifest)
@@ -103,8 +105,8 @@ def _sole_copier(folder: Path, url: str) -> Iterator[None]:
             print(f"waiting for another process that copies {url} to {folder}", file=sys.stderr, flush=True)
             lock.acquire()
     except OSError as error:
-        raise ValueError(
-            f"data.cache: {folder} cannot be written to ({error}); name another folder"
+        raise FieldError(
+            f"{field('data.cache')}: {folder} cannot be written to ({error}); name another folder"
         ) from error
     try:
         yield

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparseg.common import object_store
 from sparseg.common.files import cache_folder
 from sparseg.common.process import one_line
+from sparseg.config import FieldError, field, flag
 from sparseg.data.shards import cache as remote
 from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
@@ -69,8 +70,8 @@ def read_manifest(path: str | Path) -> Manifest | None:
         return remote.read_manifest(str(path))
     folder = Path(path).absolute()
     if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: no such dataset folder; import one with `sparseg import` or set --data.root"
+        raise FieldError(
+            f"{folder}: no such dataset folder; import one with `sparseg import` or set {flag('data.root')}"
         )
     file = folder / MANIFEST
     if not file.is_file():
@@ -124,7 +125,7 @@ def open(
     if manifest is None:
         folder = Path(path).absolute()
         if only:
-            raise ValueError(_no_rows(folder))
+            raise FieldError(_no_rows(folder))
         return _checked(folder, _load_plain(folder), None, {}, 0)
     only = only or {}
     parts = {split: _part(manifest, split, numbers, path) for split, numbers in only.items()}
@@ -157,8 +158,8 @@ def open(
 
 def _no_rows(path: str | Path) -> str:
     return (
-        f"{path}: no {MANIFEST} that counts the rows of each shard, which data.sharding=node needs; import "
-        "the data again, or use --data.sharding global"
+        f"{path}: no {MANIFEST} that counts the rows of each shard, which {field('data.sharding')}=node "
+        f"needs; import the data again, or use {flag('data.sharding')} global"
     )
 
 
@@ -166,7 +167,7 @@ def _part(manifest: Manifest, split: str, numbers: range, path: str | Path) -> r
     """Numbers of the rows in neighbouring shards of a split."""
     rows = manifest.rows(split)
     if rows is None:
-        raise ValueError(_no_rows(path))
+        raise FieldError(_no_rows(path))
     assert numbers and numbers.step == 1 and numbers.stop <= len(rows)
     return range(sum(rows[: numbers.start]), sum(rows[: numbers.stop]))
 
@@ -283,8 +284,9 @@ def labelled_pixels(dataset: ShardedDataset | Description, split: str) -> list[i
     counts = _counted(dataset, split)
     if counts is None or len(counts) != len(dataset.names):
         where = dataset.source if isinstance(dataset, Description) else dataset.path
-        raise ValueError(
+        raise FieldError(
             f"{where}: no {MANIFEST} that counts the labelled pixels of split {split!r}, which "
-            "loss.class_balance needs; import the data with `sparseg import`, or set --loss.class-balance 0"
+            f"{field('loss.class_balance')} needs; import the data with `sparseg import`, or set "
+            f"{flag('loss.class_balance')} 0"
         )
     return [int(count) for count in counts]

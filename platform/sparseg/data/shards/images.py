@@ -248,7 +248,7 @@ def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
 
 def _too_large(what: str, found: str, max_pixels: int) -> str:
     side = math.isqrt(max_pixels)
-    remedy = "" if max_pixels > MAX_PIXELS else ": import it with --tile-px 1024"
+    remedy = "" if max_pixels > MAX_PIXELS else ": import it with `sparseg import --tile-px 1024`"
     return (
         f"{what} is taken for a decompression bomb: {found} pixels, at most {max_pixels} ({side}x{side}) are "
         f"decoded; cut it into tiles{remedy}"

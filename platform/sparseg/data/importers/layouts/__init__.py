@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sparseg.config import FieldError, ImportConfig, flag
 from sparseg.data.importers.files import some
 from sparseg.data.importers.layouts.ade20k import ade20k
 from sparseg.data.importers.layouts.ade20k import home_of as home_of_ade20k
@@ -12,7 +13,7 @@ from sparseg.data.importers.layouts.cityscapes import CITYSCAPES_PALETTE, citysc
 from sparseg.data.importers.layouts.folder import folder
 from sparseg.data.importers.layouts.voc import home_of as home_of_voc
 from sparseg.data.importers.layouts.voc import voc
-from sparseg.data.importers.source import Settings, Source
+from sparseg.data.importers.source import Source
 
 LAYOUTS = ("voc", "camvid", "cityscapes", "ade20k", "folder")
 PALETTES = {"camvid": CAMVID_PALETTE, "cityscapes": CITYSCAPES_PALETTE}
@@ -30,25 +31,25 @@ def detect(root: Path) -> str:
         return "ade20k"
     if (root / "images").is_dir():
         return "folder"
-    raise ValueError(
+    raise FieldError(
         f"{root}: layout not recognised (neither an imported dataset, nor JPEGImages/, leftImg8bit/, "
         "trainannot/, images/training/ with annotations/training/, images/); found "
         f"{some(sorted(p.name for p in root.iterdir()), 6) or 'an empty folder'}; name it with "
-        f"--data.layout {'|'.join(LAYOUTS)} or correct --data.root"
+        f"{flag('data.layout')} {'|'.join(LAYOUTS)} or correct {flag('data.root')}"
     )
 
 
-def read_layout(root: Path, settings: Settings) -> Source:
+def read_layout(layout: str, root: Path, config: ImportConfig) -> Source:
     """The raw dataset at `root`.  Raises ValueError for an unknown layout or one that is not there."""
-    match settings.layout:
+    match layout:
         case "voc":
             return voc(root)
         case "camvid":
             return camvid(root)
         case "cityscapes":
-            return cityscapes(root, settings)
+            return cityscapes(root, config)
         case "ade20k":
-            return ade20k(root, settings)
+            return ade20k(root, config)
         case "folder":
-            return folder(root, settings)
-    raise ValueError(f"unknown layout {settings.layout!r}; known: {', '.join(LAYOUTS)}")
+            return folder(root, config)
+    raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")

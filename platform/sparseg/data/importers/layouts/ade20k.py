@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseg.config import IGNORED, MAX_CLASSES, UNLABELLED
+from sparseg.config import IGNORED, MAX_CLASSES, UNLABELLED, FieldError, ImportConfig, flag
 from sparseg.data.importers.files import existing, list_images, read_lines
-from sparseg.data.importers.source import Item, Settings, Source, read_names
+from sparseg.data.importers.source import Item, Source, read_names
 
 NUM_CLASSES = 150
 SPLITS = {"train": "training", "val": "validation"}
@@ -28,7 +28,7 @@ def home_of(root: Path) -> Path | None:
     return next((path for path in tries if all((path / name).is_dir() for name in wanted)), None)
 
 
-def ade20k(root: Path, settings: Settings) -> Source:
+def ade20k(root: Path, config: ImportConfig) -> Source:
     """images/{training,validation} with annotations/{training,validation}; masks hold class + 1, 0 = void.
 
     The classes are those of objectInfo150.txt or classes.txt, else `num_classes` (default 150) numbered ones.
@@ -36,11 +36,11 @@ def ade20k(root: Path, settings: Settings) -> Source:
     """
     home = home_of(root)
     if home is None:
-        raise ValueError(
+        raise FieldError(
             f"{root}: no images/training/ with annotations/training/, so this is no ADE20K layout; correct "
-            "--data.root"
+            f"{flag('data.root')}"
         )
-    names, notes = _names(home, settings)
+    names, notes = _names(home, config)
     splits = {}
     for split, folder in SPLITS.items():
         images, masks = home / "images" / folder, home / "annotations" / folder
@@ -53,11 +53,12 @@ def ade20k(root: Path, settings: Settings) -> Source:
         splits[split] = [Item(file.stem, file, existing(masks / f"{file.stem}.png")) for file in files]
     K = len(names)
     return Source(
+        layout="ade20k",
         root=home,
         names=names,
         splits=splits,
         dense_table={0: IGNORED, **{k + 1: k for k in range(K)}},
-        places={kind: tuple(home / name for name in found) for kind, found in PLACES.items()},
+        places={kind: tuple(home / name for name in folders) for kind, folders in PLACES.items()},
         notes=(*notes, f"dense masks: value v is class v-1 (1..{K}), 0 = void"),
         dense_hint=f"ade20k masks hold 1..{K} and 0 = void; layout folder reads masks that count from 0",
         sparse_rule=functools.partial(sparse_rule, K),
@@ -65,13 +66,13 @@ def ade20k(root: Path, settings: Settings) -> Source:
     )
 
 
-def _names(home: Path, settings: Settings) -> tuple[list[str], list[str]]:
+def _names(home: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
     info = home / "objectInfo150.txt"
     if info.is_file():
         return _info_names(info), []
     if (home / "classes.txt").is_file():
         return read_names(home / "classes.txt"), []
-    count = settings.num_classes or NUM_CLASSES
+    count = config.num_classes or NUM_CLASSES
     note = f"no objectInfo150.txt and no classes.txt in {home}: {count} classes by number"
     return [f"class_{k}" for k in range(count)], [note]
 
@@ -113,9 +114,10 @@ def sparse_rule(
     if declared is not None or count_256[UNLABELLED]:
         return None
     if count_256[K] > count_256.sum() / 2 or (count_256[IGNORED] and not count_256[K]):
-        raise ValueError(
+        raise FieldError(
             f"{where}: the classes may count from 1, as in ADE20K's masks, or from 0; say which with "
-            f"--data.unlabelled-code 0 or 255 (from 1) or {K} (from 0), or write unlabelled as 254 (from 0)"
+            f"{flag('data.unlabelled_code')} 0 or 255 (from 1) or {K} (from 0), or write unlabelled as 254 "
+            "(from 0)"
         )
     code = IGNORED if count_256[IGNORED] else 0
     return {**shifted, code: UNLABELLED}, f"found: value v is class v-1, {code} = unlabelled"

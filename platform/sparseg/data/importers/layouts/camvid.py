@@ -22,15 +22,15 @@ def camvid(root: Path) -> Source:
     splits, notes = {}, []
     for split in ("train", "val", "test"):
         pairs = [(root / split, root / f"{split}annot"), (root / "images" / split, root / "masks" / split)]
-        found = next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), None)
-        if found is None and split == "test":
+        folders = next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), None)
+        if folders is None and split == "test":
             continue
-        if found is None:
+        if folders is None:
             raise ValueError(
                 f"{root}: no CamVid split {split!r}; expected {split}/ and {split}annot/, or images/{split}/ "
                 f"and masks/{split}/"
             )
-        images, masks = found
+        images, masks = folders
         files, passed = list_images(images)
         notes += passed
         wanted = root / "splits" / f"{split}.txt"
@@ -45,7 +45,9 @@ def camvid(root: Path) -> Source:
     names = read_names(root / "classes.txt") if (root / "classes.txt").is_file() else CAMVID_NAMES
     notes.append(f"dense masks: {len(names)} = void")
     table = identity(len(names), void=len(names))
-    return Source(root=root, names=names, splits=splits, dense_table=table, notes=tuple(notes))
+    return Source(
+        layout="camvid", root=root, names=names, splits=splits, dense_table=table, notes=tuple(notes)
+    )
 
 
 def _leaks(splits: dict[str, list[Item]]) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseg.config import IGNORED, UNLABELLED
+from sparseg.config import IGNORED, UNLABELLED, FieldError, ImportConfig, field, flag
 from sparseg.data.importers.files import existing, some
-from sparseg.data.importers.source import Item, Settings, Source, identity
+from sparseg.data.importers.source import Item, Source, identity
 
 CITYSCAPES_NAMES = [
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
@@ -31,12 +31,12 @@ CLICKS = tuple(f"{lead}{count}clicks" for lead in ("", "random_") for count in (
 BLOCKS = tuple(f"block{gap}{share}" for gap in ("", "_") for share in (10, 20, 50))
 
 
-def cityscapes(root: Path, settings: Settings) -> Source:
+def cityscapes(root: Path, config: ImportConfig) -> Source:
     """leftImg8bit/ and gtFine/, labelTrainIds or labelIds mapped to the 19 training classes.
 
     Raises ValueError for an absent split, or if several click or block folders are there and none is chosen.
     """
-    found: dict[str, dict[str, list[Item]]] = {"labelTrainIds": {}, "labelIds": {}}
+    by_kind: dict[str, dict[str, list[Item]]] = {"labelTrainIds": {}, "labelIds": {}}
     for split in ("train", "val"):
         images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
         if not images:
@@ -44,7 +44,7 @@ def cityscapes(root: Path, settings: Settings) -> Source:
                 f"{root}: split {split!r} is absent: no leftImg8bit/{split}/CITY/*_leftImg8bit.png; unpack "
                 "it there (training needs both train and val)"
             )
-        for kind, splits in found.items():
+        for kind, splits in by_kind.items():
             splits[split] = []
             for file in images:
                 name = file.name.removesuffix("_leftImg8bit.png")
@@ -52,15 +52,16 @@ def cityscapes(root: Path, settings: Settings) -> Source:
                 splits[split].append(Item(name, file, existing(mask)))
     # one kind for all, whichever is more complete: a mixture of the two could not be told apart by value
     counts = {
-        kind: sum(i.mask is not None for items in s.values() for i in items) for kind, s in found.items()
+        kind: sum(i.mask is not None for items in s.values() for i in items) for kind, s in by_kind.items()
     }
     kind = max(counts, key=counts.__getitem__)
     return Source(
+        layout="cityscapes",
         root=root,
         names=CITYSCAPES_NAMES,
-        splits=found[kind],
+        splits=by_kind[kind],
         dense_table=identity(len(CITYSCAPES_NAMES)) if kind == "labelTrainIds" else ids_table(),
-        places=_places(root, settings),
+        places=_places(root, config),
         notes=(f"dense masks: gtFine {kind}",),
         sparse_rule=sparse_rule,
         mask_place=root / "gtFine",
@@ -73,20 +74,20 @@ def ids_table() -> dict[int, int]:
     return table | {value: k for k, value in enumerate(CITYSCAPES_IDS)}
 
 
-def _places(root: Path, settings: Settings) -> dict[str, tuple[Path, ...]]:
+def _places(root: Path, config: ImportConfig) -> dict[str, tuple[Path, ...]]:
     places: dict[str, tuple[Path, ...]] = {}
-    read = settings.label_path is None and not settings.drawn
+    read = config.label_path is None and not config.draws_clicks
     for kinds, names, whole in (
         (("clicks", "point"), CLICKS, ("clicks", "points")),
         (("block",), BLOCKS, ("block",)),
     ):
         sets = [root / parent / name for parent in PARENTS for name in names]
         sets = [path for path in sets if path.is_dir()]
-        if read and settings.label in kinds and len(sets) > 1:
+        if read and config.label in kinds and len(sets) > 1:
             shown = [path.relative_to(root) for path in sets]
-            raise ValueError(
-                f"{root}: {len(sets)} folders of {settings.label} labels ({some(shown, 9)}); choose one, as "
-                f"--data.label-path {shown[0]}"
+            raise FieldError(
+                f"{root}: {len(sets)} folders of {config.label} labels ({some(shown, 9)}); choose one, as "
+                f"{flag('data.label_path')} {shown[0]}"
             )
         # the sets first, for the folder that holds them is there too
         places |= dict.fromkeys(kinds, (*sets, *(root / name for name in (*names, *whole))))
@@ -105,9 +106,10 @@ def sparse_rule(count_256: np.ndarray, declared: int | None, where: str) -> tupl
         return None
     code = declared if declared is not None else IGNORED if count_256[IGNORED] else 0
     if code in CITYSCAPES_IDS:
-        raise ValueError(
-            f"{where}: the values are original ids ({some(beyond)} occur), where unlabelled_code={code} is "
-            f"{CITYSCAPES_NAMES[CITYSCAPES_IDS.index(code)]!r}; correct --data.unlabelled-code"
+        raise FieldError(
+            f"{where}: the values are original ids ({some(beyond)} occur), where "
+            f"{field('data.unlabelled_code')}={code} is "
+            f"{CITYSCAPES_NAMES[CITYSCAPES_IDS.index(code)]!r}; correct {flag('data.unlabelled_code')}"
         )
     how = "declared" if declared is not None else "found"
     return ids_table() | {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from sparseg.config import FieldError, ImportConfig, flag
 from sparseg.data.importers.files import checked_id, first_folder, label_files, list_images
-from sparseg.data.importers.source import READ_KINDS, Item, Settings, Source, identity, read_names
+from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names
 
 SPLITS = ("train", "val", "test")
 
 
-def folder(root: Path, settings: Settings) -> Source:
+def folder(root: Path, config: ImportConfig) -> Source:
     """images/ with labels/ and/or dense masks/ of the same names, each flat or with a folder a split.
 
     Subfolders are followed: images/site/a.jpg is image `site/a`, its label labels/site/a.png (or a.png below
@@ -28,14 +29,17 @@ def folder(root: Path, settings: Settings) -> Source:
         raise ValueError(
             f"{root}: neither labels/ (sparse) nor masks/ (dense); label PNGs are named as the images"
         )
-    names = _names(root, settings)
+    names = _names(root, config)
     files, notes = _listed(images)
-    found, dense_notes = _dense_files(dense, files)
-    splits = {s: [Item(name, file, found[s][name]) for name, file in ids.items()] for s, ids in files.items()}
-    read = settings.label in READ_KINDS and not settings.drawn
+    mask_of, dense_notes = _dense_files(dense, files)
+    splits = {
+        s: [Item(name, file, mask_of[s][name]) for name, file in ids.items()] for s, ids in files.items()
+    }
+    read = config.label in READ_KINDS and not config.draws_clicks
     if read and dense == labels:  # sparse labels must not be stored as the dense truth of training images
         splits["train"] = [Item(item.id, item.image) for item in splits["train"]]
     return Source(
+        layout="folder",
         root=root,
         names=names,
         splits=splits,
@@ -47,16 +51,16 @@ def folder(root: Path, settings: Settings) -> Source:
     )
 
 
-def _names(root: Path, settings: Settings) -> list[str]:
+def _names(root: Path, config: ImportConfig) -> list[str]:
     file = root / "classes.txt"
     if file.is_file():
         return read_names(file)
-    if settings.num_classes is None:
-        raise ValueError(
+    if config.num_classes is None:
+        raise FieldError(
             f"{root}: no classes.txt, so the classes are not known; write one name a line, or give "
-            "--data.num-classes"
+            f"{flag('data.num_classes')}"
         )
-    return [f"class_{k}" for k in range(settings.num_classes)]
+    return [f"class_{k}" for k in range(config.num_classes)]
 
 
 def _listed(images: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
@@ -64,7 +68,7 @@ def _listed(images: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
     if not (images / "train").is_dir():
         files, notes = list_images(images, nested=True)
         splits = _hash_split(_by_id(images, files))
-        sizes = ", ".join(f"{split} {len(found)}" for split, found in splits.items())
+        sizes = ", ".join(f"{split} {len(ids)}" for split, ids in splits.items())
         return splits, [
             f"no split folders below {images}: split 80/20 by a hash of the names ({sizes})",
             *notes,
@@ -94,17 +98,17 @@ def _dense_files(
     dense: Path, files: dict[str, dict[str, Path]]
 ) -> tuple[dict[str, dict[str, Path | None]], list[str]]:
     """Split -> id -> mask or None, and notes; a split folder below `dense` serves its split only."""
-    found: dict[str, dict[str, Path | None]] = {}
+    mask_of: dict[str, dict[str, Path | None]] = {}
     notes: list[str] = []
     if not any((dense / split).is_dir() for split in SPLITS):
         everything, notes = label_files(dense, [name for ids in files.values() for name in ids])
         return {split: {name: everything[name] for name in ids} for split, ids in files.items()}, notes
     for split, ids in files.items():
-        found[split] = dict.fromkeys(ids)
+        mask_of[split] = dict.fromkeys(ids)
         if (dense / split).is_dir():
-            found[split], more = label_files(dense / split, list(ids))
+            mask_of[split], more = label_files(dense / split, list(ids))
             notes += more
-    return found, notes
+    return mask_of, notes
 
 
 def _hash_split(files: dict[str, Path]) -> dict[str, dict[str, Path]]:

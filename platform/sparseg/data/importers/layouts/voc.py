@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sparseg.config import FieldError, flag
 from sparseg.data.importers.files import existing, read_ids, some
 from sparseg.data.importers.source import Item, Source, identity
 
@@ -36,10 +37,10 @@ def _list(home: Path, *names: str) -> Path:
     tries = [
         home / "ImageSets" / sets / name for name in names for sets in ("SegmentationAug", "Segmentation")
     ]
-    found = next((path for path in tries if path.is_file()), None)
-    if found is None:
+    first = next((path for path in tries if path.is_file()), None)
+    if first is None:
         raise ValueError(f"{home}: no list of images; looked for {some(tries, 9)}")
-    return found
+    return first
 
 
 def voc(root: Path) -> Source:
@@ -49,7 +50,9 @@ def voc(root: Path) -> Source:
     """
     home = home_of(root)
     if home is None:
-        raise ValueError(f"{root}: no JPEGImages/ folder, so this is no VOC layout; correct --data.root")
+        raise FieldError(
+            f"{root}: no JPEGImages/ folder, so this is no VOC layout; correct {flag('data.root')}"
+        )
     lists = {"train": _list(home, "train_aug.txt", "train.txt"), "val": _list(home, "val.txt")}
     ids, notes = {}, []
     for split, file in lists.items():
@@ -66,6 +69,7 @@ def voc(root: Path) -> Source:
     splits = {split: [_item(home, name) for name in names] for split, names in ids.items()}
     notes += [f"{split}: {len(names)} images of {lists[split]}" for split, names in ids.items()]
     return Source(
+        layout="voc",
         root=home,
         names=VOC_NAMES,
         splits=splits,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sparseg.config import PIXELLESS
+from sparseg.config import PIXELLESS, FieldError, field, flag
 from sparseg.data.importers.files import some
 from sparseg.data.importers.readers import (
     coco,
@@ -75,7 +75,9 @@ def _format_of(files: Sequence[Path]) -> str:
                 "(<annotation> with <object> and <bndbox>)"
             )
     if found is None:
-        raise ValueError(f"{file}: format not recognised, neither {looked}; {seen}; see --data.label-format")
+        raise FieldError(
+            f"{file}: format not recognised, neither {looked}; {seen}; see {flag('data.label_format')}"
+        )
     return found
 
 
@@ -87,22 +89,23 @@ def read_strokes(
     Raises ValueError, also for a format that the label kind is not read from.
     """
     if not (math.isfinite(width_px) and 1 <= width_px <= MAX_STROKE_PX):
-        raise ValueError(f"data.stroke_px must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
+        raise FieldError(f"{field('data.stroke_px')} must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
     found = _format_of(files) if label_format == "auto" else label_format
     wrong = [file for file in files if file.suffix.lower() != STROKE_SUFFIXES[found]]
     if wrong:
-        raise ValueError(
+        raise FieldError(
             f"{wrong[0]}: {found} is read from {STROKE_SUFFIXES[found]} files; correct "
-            "--data.label-format, or move the file away"
+            f"{flag('data.label_format')}, or move the file away"
         )
     if label in WEAK_FORMATS and found not in WEAK_FORMATS[label]:
-        raise ValueError(
-            f"{files[0]}: a {found} file, but data.label={label} is read from "
-            f"{', '.join(WEAK_FORMATS[label])}; correct --data.label or --data.label-path"
+        raise FieldError(
+            f"{files[0]}: a {found} file, but {field('data.label')}={label} is read from "
+            f"{', '.join(WEAK_FORMATS[label])}; correct {flag('data.label')} or {flag('data.label_path')}"
         )
     if label not in WEAK_FORMATS and found == "voc":
-        raise ValueError(
-            f"{files[0]}: a voc file has boxes, and no data.label={label}; import it with --label box or tag"
+        raise FieldError(
+            f"{files[0]}: a voc file has boxes, and no {field('data.label')}={label}; import it with "
+            f"{flag('data.label')} box or tag"
         )
     if label not in PIXELLESS:
         return found, _reader(found, "strokes")(files, names, width_px)

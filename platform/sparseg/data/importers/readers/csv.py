@@ -193,16 +193,17 @@ def _header(columns: list[str], where: str, *, tags: bool) -> _Header:
     pairs = [pair for pair in POSITIONS if set(pair) <= set(columns)]
     placed = [name for pair in POSITIONS for name in pair if name in columns]
     if tags and placed:
-        raise ValueError(
+        raise FieldError(
             f"{where}: a CSV of points, for it has a column {' and '.join(dict.fromkeys(placed))}, but "
-            f"data.label=tag reads image,label; give --label point, or remove those columns; {found}"
+            f"{field('data.label')}=tag reads image,label; give {flag('data.label')} point, or remove those "
+            f"columns; {found}"
         )
     wanted = "image,label" if tags else WANTED
     if not tags and len(pairs) != 1:
         both = " and ".join(",".join(pair) for pair in pairs)
         what = f"{both} may both be the position; keep one" if pairs else "no columns row,column nor x,y"
-        hint = "" if placed else " (tags of whole images: --label tag)"
-        raise ValueError(f"{where}: {what}; the header must name {wanted}, {found}{hint}")
+        hint = "" if placed else f" (tags of whole images: {flag('data.label')} tag)"
+        raise FieldError(f"{where}: {what}; the header must name {wanted}, {found}{hint}")
     if "axis 2" in columns:
         raise ValueError(
             f"{where}: points of a stack with axis-2; export those of one image at a time; {found}"

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sparseg.common.process import one_line
-from sparseg.config import IGNORED
+from sparseg.config import IGNORED, FieldError, flag
 from sparseg.data.importers.files import IMAGE_SUFFIXES, some
 
 MAX_POSITION_PX = 1_000_000.0
@@ -138,9 +138,9 @@ def xml_is_empty(root: Any) -> bool:
 def expect(file: Path, found: str | None, wanted: str) -> None:
     """Raise ValueError if a file is recognisably of another format than the one it is read as."""
     if found not in (None, wanted):
-        raise ValueError(
-            f"{file}: read as {wanted}, but it is a {found} file; give --data.label-format {found} "
-            f"(sparseg import: --format {found}), or keep one format only"
+        raise FieldError(
+            f"{file}: read as {wanted}, but it is a {found} file; give {flag('data.label_format')} {found}, "
+            "or keep one format only"
         )
 
 

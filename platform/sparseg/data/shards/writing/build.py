@@ -39,21 +39,21 @@ def build(
     names: list[str],
     *,
     fingerprint: str,
-    report: dict[str, Any],
-    summarise: Callable[[Facts], None],
+    report_of: Callable[[Facts], dict[str, Any]],
     palette: list[Colour] | None = None,
     num_shards: int = 1,
     workers: int | None = None,
     part_items: int | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Write a dataset from listed items into a folder or to a URL; interrupted, the next call goes on.
 
     `splits` are the items in order; `open_reader()`, called once a process and picklable, gives the function
     that turns some of them into rows.  What is finished, in parts of `part_items` items (default:
     parts.PART_ITEMS), lies in a hidden sibling of `out` (for a URL: in the user's cache) and is taken again
     by a call with the same `fingerprint`, which must change with everything that the rows depend on, and with
-    `part_items`.  `summarise` is given the readers' facts, fills in the `report` and may raise.  `workers` as
-    in pool.make_parts.  The result depends neither on workers nor on interruptions.
+    `part_items`.  `report_of` makes the report, which is stored in sparseg.json and returned, of the readers'
+    facts, and may raise.  `workers` as in pool.make_parts.  The result depends neither on workers nor on
+    interruptions.
 
     Raises DatasetExistsError if the destination is taken, ValueError for bad rows or where nothing can be
     written, OSError for a full disk, RuntimeError for an upload that fails again and again.
@@ -65,13 +65,14 @@ def build(
         if is_url(out):
             upload.announce(out, fingerprint)
         parts = _import_parts(cut_into_parts(splits, part_items), Job(open_reader, folder, form), workers)
-        summarise((part.split, read_summary(folder, part.name)["facts"]) for part in parts)
+        report = report_of((part.split, read_summary(folder, part.name)["facts"]) for part in parts)
         part_names = {split: [part.name for part in parts if part.split == split] for split in splits}
         if is_url(out):
             _finish_remote(out, folder, part_names, names, form, report, num_shards)
         else:
             finish(place, folder, part_names, names, form, report, num_shards)
         shutil.rmtree(folder, ignore_errors=True)
+    return report
 
 
 def refuse_taken(out: str) -> None:

@@ -1,0 +1,133 @@
+"""The annotation of a training image, from whatever the import found: clicks to draw, files or label PNGs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+
+from sparseg.config import FieldError, ImportConfig, flag
+from sparseg.data import sparsify
+from sparseg.data.importers.files import nearest, some
+from sparseg.data.importers.label_pngs import Annotation, BadFileError, read_label, sparse_encoding
+from sparseg.data.importers.readers import read_strokes
+from sparseg.data.importers.readers.image_names import resolve
+from sparseg.data.importers.source import Item, Source, recipe_of
+from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags
+from sparseg.data.strokes import Annotations, stored
+from sparseg.data.strokes import draw as draw_strokes
+
+SPARSE_HINT = f"declare the unlabelled value with {flag('data.unlabelled_code')}, or correct classes.txt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotator:
+    """Gives the training annotation of one image after another; made once, and sent to worker processes.
+
+    At most one of `recipe`, `strokes` and `table` is there; without, the dense mask is the annotation.
+    """
+
+    label: str
+    """Kind of annotation, as data.label."""
+    encoding: str
+    """How the annotation is read or drawn, for the report."""
+    notes: tuple[str, ...] = ()
+    """What else was found by reading all annotation files, for the report."""
+    recipe: sparsify.Recipe | None = None
+    """How clicks are drawn from the dense mask."""
+    strokes: Annotations | None = None
+    """Points, strokes, tags or boxes of every image by its id, as their files have them."""
+    files: str = ""
+    """Those files, as a message names them."""
+    table: dict[int, int] | None = None
+    """Value in the sparse label PNGs -> class or code."""
+
+    def __call__(
+        self, item: Item, mask_HW: np.ndarray | None, shape: tuple[int, int], count: Counter[str]
+    ) -> Annotation:
+        """Label (H, W) uint8 with codes, and the strokes it was drawn from.
+
+        `mask_HW` (H, W) is the dense mask with codes, where there is one; `shape` the image's (H, W); `count`
+        receives what became of points, strokes, tags and boxes.  Raises BadFileError for an image that has no
+        annotation, or an unreadable one; ValueError for one that cannot be right.
+        """
+        if self.recipe is not None:
+            assert mask_HW is not None
+            return self.recipe.draw(mask_HW, item.id)
+        if self.strokes is not None:
+            return self._draw(self.strokes, item, shape, count)
+        if self.table is not None:
+            assert item.label is not None
+            return read_label(item.label, self.table, SPARSE_HINT), []
+        assert mask_HW is not None
+        return mask_HW, []
+
+    def _draw(
+        self, annotated: Annotations, item: Item, shape: tuple[int, int], count: Counter[str]
+    ) -> Annotation:
+        if item.id not in annotated.strokes:
+            what = {"tag": "tags", "box": "boxes"}.get(self.label, "clicks")
+            raise BadFileError(f"{item.id}: no {what} in {self.files}")
+        stated = annotated.sizes.get(item.id, shape)
+        if stated != shape:
+            turned = " (the image may carry an EXIF rotation)" if stated == shape[::-1] else ""
+            raise ValueError(
+                f"{self.files}: image {item.id} was annotated at {stated[1]}x{stated[0]} "
+                f"pixels but {item.image} is {shape[1]}x{shape[0]}{turned}; use the image that was annotated"
+            )
+        draw = {"tag": draw_tags, "box": draw_boxes}.get(self.label, draw_strokes)
+        label_HW, drawn = draw(annotated.strokes[item.id], shape, count)
+        return label_HW, stored(drawn)
+
+
+def annotator(source: Source, config: ImportConfig) -> Annotator:
+    """Read what says how the training images of a source are annotated: all point and stroke files, or the
+    values of all label PNGs.
+
+    Raises ValueError for points or encodings that cannot be right.
+    """
+    if recipe := recipe_of(config):
+        encoding = f"drawn from dense masks: {recipe.describe()}"
+        if config.tile_px:
+            encoding += f"; each tile of {config.tile_px} px is an image of its own"
+        return Annotator(label=config.label, encoding=encoding, recipe=recipe)
+    if config.label == "full":
+        return Annotator(label=config.label, encoding="dense masks")
+    if source.point_files:
+        return _stroke_annotator(source, config)
+    files = [item.label for item in source.splits["train"] if item.label is not None]
+    table, encoding = sparse_encoding(files, len(source.names), config, source.sparse_rule)
+    return Annotator(label=config.label, encoding=encoding, table=table)
+
+
+def _stroke_annotator(source: Source, config: ImportConfig) -> Annotator:
+    files = source.point_files
+    taken_format, by_path = read_strokes(
+        files, config.label_format, source.names, config.stroke_px, config.label
+    )
+    names = some(file.name for file in files)
+    ids = {split: [item.id for item in items] for split, items in source.splits.items()}
+    annotated = resolve(by_path, ids, names)
+    train = set(ids["train"])
+    absent = sorted(train - set(annotated.strokes))
+    if absent and (not config.skip_bad or len(absent) == len(train)):
+        raise FieldError(
+            f"{some(files)}: {len(absent)} of {len(train)} training images are without label: "
+            f"{some(absent)}{nearest(absent, annotated.strokes)}; annotate them, or leave them out with "
+            f"{flag('data.skip_bad')}"
+        )
+    how = "found" if config.label_format == "auto" else "declared"
+    drawn_as = {"tag": "tags of whole images", "box": "boxes, class 0 outside of them"}.get(
+        config.label, f"points and lines {config.stroke_px:g} px wide"
+    )
+    notes = []
+    if others := sorted(set(annotated.strokes) - train):
+        notes.append(f"{len(others)} annotated images are not in train, not used: {some(others)}")
+    return Annotator(
+        label=config.label,
+        encoding=f"{how}: {taken_format} in {names}; {drawn_as}",
+        notes=(*notes, *annotated.notes),
+        strokes=annotated,
+        files=some(files),
+    )
