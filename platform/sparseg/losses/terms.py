@@ -102,7 +102,7 @@ def _terms(inputs: LossInputs, config: LossConfig, past_warm_up: bool) -> dict[s
     if past_warm_up:
         terms |= image_terms(inputs, config)
     log_p_BKHW = F.log_softmax(resized(inputs.logits_BKhw, inputs.pixels), 1)
-    if config.seg_weight:
+    if config.seg_weight:  # L_seg
         target_BHW = label_BHW.where(label_BHW < num_classes, label_BHW.new_tensor(IGNORED)).long()
         weight_K = None if inputs.class_weight_K is None else inputs.class_weight_K.to(log_p_BKHW.dtype)
         loss = F.nll_loss(log_p_BKHW, target_BHW, weight_K, ignore_index=IGNORED, reduction="sum")
@@ -110,7 +110,7 @@ def _terms(inputs: LossInputs, config: LossConfig, past_warm_up: bool) -> dict[s
     with_mixture = past_warm_up and config.has_mixture
     with_pixels = with_mixture and bool(config.mix_weight or config.label_weight)
     p_BKHW = log_p_BKHW.exp() if config.with_absent or with_pixels else log_p_BKHW
-    if config.with_absent:
+    if config.with_absent:  # L_absent
         terms["absent"] = absent_class(p_BKHW, label_BHW, present_BK) * inputs.per_valid_pixel
     if config.with_only:
         terms["only"] = only_class(log_p_BKHW, label_BHW, present_BK) * inputs.per_valid_pixel

@@ -25,8 +25,8 @@ from torch.autograd.function import once_differentiable
 from sparseg.losses.pairwise import standard_colours
 
 COLOUR_SIGMA, FEATURE_SIGMA = 0.02, 1.0
-"""Of squared distances: of colours in `pairwise.COLOUR_UNIT` (as published for VOC; 0.002 for Cityscapes), of
-features."""
+"""Scales of squared differences along a tree: of colours in `pairwise.COLOUR_UNIT` (as published for VOC;
+0.002 for Cityscapes), and of features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,11 @@ class _Sums(torch.autograd.Function):
 
 
 def filter_by(forest: Forest, value_BChw: Tensor, guide_BDhw: Tensor, sigma: float) -> Tensor:
-    """Each cell's mean of `value` over its image, weighted by exp(-(sum of squared differences of the guide
-    along the tree) / sigma); gradients reach both -> (B, C, h, w)."""
+    """Filter a map along the trees -> (B, C, h, w); gradients reach value and guide.
+
+    A cell becomes the mean of `value` (B, C, h, w) over its image, weighted by exp(-(sum of squared
+    differences of the guide (B, D, h, w) along the tree) / sigma).
+    """
     B, C, h, w = value_BChw.shape
     guide_ND = guide_BDhw.permute(0, 2, 3, 1).flatten(0, 2)[forest.cell_N]
     weight_N = torch.exp(-(guide_ND - guide_ND[forest.parent_N]).square().sum(1) / sigma)
@@ -132,8 +135,11 @@ def filter_by(forest: Forest, value_BChw: Tensor, guide_BDhw: Tensor, sigma: flo
 
 
 def energy(feature_BDhw: Tensor, p_BKhw: Tensor, image_B3HW: Tensor, unlabelled_B1hw: Tensor) -> Tensor:
-    """Sum over unlabelled cells of |P - P*|_1, where P* is P filtered along the colour's tree, then along the
-    feature's (Eq. 5 to 7).  image_B3HW: 0..255 -> scalar."""
+    """Sum |P - P*|_1 over the unlabelled cells -> scalar (Eq. 5 to 7 of Liang et al., CVPR 2022).
+
+    P* is P (B, K, h, w) filtered along the colour's tree, then along the feature's.  image_B3HW: 0..255 of
+    any size; unlabelled_B1hw 0/1.
+    """
     colour_B3hw = standard_colours(image_B3HW, p_BKhw)
     soft_BKhw = filter_by(grow(colour_B3hw), p_BKhw, colour_B3hw, COLOUR_SIGMA)
     soft_BKhw = filter_by(grow(feature_BDhw), soft_BKhw, feature_BDhw, FEATURE_SIGMA)
