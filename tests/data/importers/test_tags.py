@@ -99,7 +99,7 @@ def test_a_background_that_nobody_tags_is_presumed_and_said() -> None:
 @pytest.mark.parametrize(
     ("label_format", "content", "message"),
     [
-        ("csv", "image,row,column,label\na,1,1,tree\n", r"a CSV of points, .* row and column.*--data\.label point"),
+        ("csv", "image,row,column,label\na,1,1,tree\n", r"CSV of points, .* row and column.*--data\.label point"),
         ("csv", "image,row,label\na,1,tree\n", "a CSV of points, for it has a column row,"),
         ("csv", "image,kind\na,tree\n", "no column 'label code' for .* image,label, found 'image,kind'$"),
         ("csv", "image,x,y,label\na,1,1,tree\n", "a CSV of points, for it has a column y and x,"),
@@ -131,7 +131,7 @@ def test_formats_and_label_kinds_that_do_not_fit(tmp_path: Path) -> None:
     tags = test_readers.save(tmp_path, "tags.csv", CSV)
     with pytest.raises(
         ValueError,
-        match=r"no columns row,column nor x,y.*found 'label,image' \(tags of whole images: --data\.label tag\)",
+        match=r"no columns row,column nor x,y.*'label,image' \(tags of whole images: --data\.label tag\)",
     ):
         read_strokes([tags], "auto", NAMES, 1.0, "point")
     labelme = test_readers.save(tmp_path, "img_0.json", test_readers.LABELME)

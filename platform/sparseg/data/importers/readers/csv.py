@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sparseg.config import FieldError, field, flag
 from sparseg.data.importers.readers.parsing import (
     class_id,
     from_text,
