@@ -216,7 +216,7 @@ def test_batches_hold_the_rows_of_the_node(folder: Path) -> None:
 
 def test_fewer_shards_than_nodes_are_refused(folder: Path) -> None:
     config = configure(folder)
-    with pytest.raises(ValueError, match=r"has 5 shards, too few for 6 nodes.*--shards 24, or use --data"):
+    with pytest.raises(ValueError, match=r"has 5 shards, too few for 6 nodes.*--shards 24`, or use --data"):
         node_shards.open_part(config, folder / "data", Node(5, 6, 0, 1, 5), CPU)
     whole = dataclasses.replace(config, data=dataclasses.replace(config.data, sharding="global"))
     assert len(node_shards.open_part(whole, folder / "data", Node(5, 6, 0, 1, 5), CPU).splits["train"]) == 10
