@@ -42,14 +42,15 @@ def launch(
     *,
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     callbacks: Sequence[Any] = (),
+    imports: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train `settings` on Ray (or in this process with resources.workers=0) -> the best scores.
 
     Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
-    by them. Raises ValueError before any worker starts if something is wrong with the settings, the data or
-    the cluster; Interrupted if the user stopped it.
+    by them.  `imports`: see `prepare.prepare`.  Raises ValueError before any worker starts if something is
+    wrong with the settings, the data or the cluster; Interrupted if the user stopped it.
     """
-    settings, dataset = prepare.prepare(settings)
+    settings, dataset = prepare.prepare(settings, imports=imports)
     if settings.run.fresh:
         settings = prepare.move_aside(settings)
     done = prepare.finished(settings, dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from sparseg.runs import checkpoint, log, store
 from sparseg.train import schedule
 
 
-def prepare(settings: Config) -> tuple[Config, str | Path]:
+def prepare(settings: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str | Path]:
     """Absolute paths, the imported dataset, and every check that needs no worker -> (settings, the dataset's
     folder or URL).
 
-    Raises ValueError with what is wrong and its remedy.
+    `imports` are the storages in whose datasets/ an import of raw data is looked for; a new one goes to the
+    first (default: the run's storage alone).  Raises ValueError with what is wrong and its remedy.
     """
     if not settings.data.root:
         raise ValueError(
@@ -54,7 +56,8 @@ def prepare(settings: Config) -> tuple[Config, str | Path]:
     if not settings.run.fresh:
         checkpoint.refuse_other_run(settings)
     check_network(settings.model, settings.data.crop_px)
-    dataset = importers.prepare(settings.data, str(settings.folder.parent))
+    storage, *older = imports or (str(settings.folder.parent),)
+    dataset = importers.prepare(settings.data, storage, older=older)
     found = shards.describe(dataset, cache=settings.data.cache)
     for split in (settings.data.train_split, settings.data.val_split):
         if found.rows[split] == 0:

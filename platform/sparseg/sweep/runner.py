@@ -18,11 +18,20 @@ from ray import tune
 
 from sparseg import launch
 from sparseg.common.process import Interrupted, reason
-from sparseg.config import from_dict, with_overrides
+from sparseg.config import from_dict, to_dict, with_overrides
 from sparseg.launch import prepare
 from sparseg.sweep import results
 from sparseg.sweep.cost import cost_of
-from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep
+from sparseg.sweep.points import lowest_data
+from sparseg.sweep.study import (
+    FINISHED,
+    METRICS,
+    StudySearch,
+    Sweep,
+    first_points,
+    open_study,
+    refuse_other_sweep,
+)
 
 
 def run_trial(arguments: dict[str, Any]) -> None:
@@ -35,7 +44,14 @@ def run_trial(arguments: dict[str, Any]) -> None:
     configs = [from_dict(values) for values in arguments["configs"]]
     for config in configs:
         try:
-            found.append(launch.launch(config, report=tune.report, callbacks=[TuneReportCallback()]))
+            found.append(
+                launch.launch(
+                    config,
+                    report=tune.report,
+                    callbacks=[TuneReportCallback()],
+                    imports=arguments["imports"],
+                )
+            )
         except Exception as error:
             return tune.report({"error": reason(error)})
     means = {name: statistics.fmean(best[name] for best in found) for name in METRICS.values()}
@@ -55,13 +71,9 @@ def run(sweep: Sweep) -> dict[str, Any]:
     Interrupted if the user stopped it; RuntimeError if no trial came to its end.
     """
     with _alone(sweep.folder):
-        config, dataset = prepare.prepare(sweep.config)
-        if str(dataset) != config.data.root and not any(name.startswith("data.") for name in sweep.space):
-            # all trials read the one import that plain runs use, too
-            config = with_overrides(config, {"data.shards": str(dataset)})
-        if config.run.fresh:
-            config = prepare.move_aside(config)
-        sweep = dataclasses.replace(sweep, config=config)
+        sweep = prepared(sweep)
+        if sweep.config.run.fresh:
+            sweep = dataclasses.replace(sweep, config=prepare.move_aside(sweep.config))
         sweep.folder.mkdir(parents=True, exist_ok=True)
         refuse_other_sweep(sweep)
         study = open_study(sweep)
@@ -80,6 +92,22 @@ def run(sweep: Sweep) -> dict[str, Any]:
             f"no trial of {sweep.folder} came to its end; results.json there holds their errors"
         )
     return found
+
+
+def prepared(sweep: Sweep) -> Sweep:
+    """Return the sweep with absolute paths and its dataset imported, after all checks that need no worker.
+
+    Checked and imported is what the first trial trains, because the recipe itself need not be trainable: a
+    search of data.random_pixels may start from a recipe that draws no pixels.  Raises ValueError.
+    """
+    point = next(iter(first_points(sweep, quiet=True)), None) or lowest_data(sweep.space)
+    first = {name: value for name, value in point.items() if not name.startswith("run.")}
+    config, dataset = prepare.prepare(with_overrides(sweep.config, first))
+    sections = to_dict(sweep.config)
+    own = {name: sections[name.partition(".")[0]][name.partition(".")[2]] for name in first}
+    if str(dataset) != config.data.root and not any(name.startswith("data.") for name in sweep.space):
+        own["data.shards"] = str(dataset)  # all trials read the one import; raw data are not listed again
+    return dataclasses.replace(sweep, config=with_overrides(config, own))
 
 
 def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:

@@ -200,9 +200,11 @@ class StudySearch(Searcher):
         self.scores[trial_id] = {int(seed): value for seed, value in kept.get("so_far", {}).items()}
         overrides = fill(self.sweep.space, functools.partial(propose, trial))
         try:
-            return {"configs": trial_configs(self.sweep, trial.number, overrides), "cost": self.sweep.cost}
+            configs = trial_configs(self.sweep, trial.number, overrides)
         except ValueError as error:  # each value is allowed, not all of them together
             return {"error": str(error)}
+        imports = import_storages(self.sweep, trial.number)
+        return {"configs": configs, "cost": self.sweep.cost, "imports": imports}
 
     def stop(self, trial_id: str, result: Mapping[Any, Any]) -> bool:
         """Take in a validation; is the trial hopeless?  Called by Tune for every report."""
@@ -258,6 +260,15 @@ class StudySearch(Searcher):
 def trial_folder(sweep: Sweep, number: int) -> Path:
     """STORAGE/SWEEP/trial_0000."""
     return sweep.folder / f"trial_{number:04d}"
+
+
+def import_storages(sweep: Sweep, number: int) -> list[str]:
+    """Return the storages in whose datasets/ a trial looks for its import, and puts it into the first.
+
+    The first is the sweep's own, so that trials, seeds, other sweeps and plain runs share equal imports; in
+    the others trials of older versions kept theirs.
+    """
+    return [str(path) for path in (sweep.folder.parent, sweep.folder, trial_folder(sweep, number))]
 
 
 def trial_configs(sweep: Sweep, number: int, overrides: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,10 @@ def import_dataset(
     return import_source(listed, settings, str(out), num_shards=num_shards, workers=workers)
 
 
-def prepare(data: DataConfig, storage: str | Path) -> str | Path:
+def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path] = ()) -> str | Path:
     """The dataset that a run reads, folder or URL; a raw `data.root` is imported once, then found again.
 
+    Imports go to STORAGE/datasets; an equal one in the same place of an `older` storage is taken as it is.
     The shards' checksums are checked here; those of a URL, of which only the manifest is read, at copying.
     To be called once, before workers start.  Two calls at once wait for each other.  Prints one line.
     Raises ValueError for wrong input, in one line.
@@ -99,7 +101,8 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
         refuse_few_of_tiles({"tiles": data.tile_px}, data)
         listed = _listed(root, settings)
         name = fingerprint(listed, settings)
-    out = Path(data.shards) if data.shards else Path(storage) / "datasets" / f"{layout}-{data.label}-{name}"
+    places = [Path(place) / "datasets" / f"{layout}-{data.label}-{name}" for place in (storage, *older)]
+    out = Path(data.shards) if data.shards else next((place for place in places if place.exists()), places[0])
     if not out.exists():
         try:
             if listed is not None:
