@@ -1,8 +1,8 @@
 """Which method at which budget: method x labels per image x seed, every combination once.
 
-Needs dense training masks, --data.label clicks and --data.random-pixels 20 (camvid's recipe has both).  The
-seed varies slowest: after a third of the trials every method has a whole curve.  Fields of a method that are
-searched, too (another space), go beside it with `when("loss.method", ("agmm", "agmm+tel"), ..)`.
+Needs dense training masks and --data.label clicks (camvid's recipe has it).  The seed varies slowest:
+after a third of the trials every method has a whole curve.  Fields of a method that are searched, too
+(another space), go beside it with `when("loss.method", ("agmm", "agmm+tel"), ..)`.
 """
 
 from sparseg.config import METHODS

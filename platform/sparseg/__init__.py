@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names as in HOME_OF, for type checkers and editors
         UNLABELLED,
         Config,
         DataConfig,
+        ImportConfig,
         LossConfig,
         ModelConfig,
         OptimConfig,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # the same names as in HOME_OF, for type checkers and editors
     from sparseg.evaluation.evaluate import evaluate
     from sparseg.inference.one_image import predict
     from sparseg.launch.fit import fit
+    from sparseg.losses.sparse_loss import SparseLoss
     from sparseg.network.build_model import build_model
     from sparseg.runs.checkpoint import load_model
 

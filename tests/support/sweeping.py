@@ -50,10 +50,8 @@ def report(step: int, miou: float, *, total: int = 9, **more: object) -> dict[st
 def tiny_sweep(folder: Path, *words: str, workers: int = 0) -> tuple[list[str], Path]:
     """A command that sweeps two learning rates, of which the second cannot work; the sweep's folder."""
     tiny.dataset(folder)
-    settings = tiny.config(
-        folder, {"optim.max_steps": 4, "run.validate_every": 0.5, "resources.workers": workers}
-    )
-    (folder / "run.json").write_text(json.dumps(config.to_dict(settings)))
+    run = tiny.config(folder, {"optim.max_steps": 4, "run.validate_every": 0.5, "resources.workers": workers})
+    (folder / "run.json").write_text(json.dumps(config.to_dict(run)))
     (folder / "rates.py").write_text(
         "from sparseg.sweep import choice\nSPACE = {'optim.learning_rate': choice(1e-2, 1e30)}\n"
     )

@@ -39,8 +39,6 @@ README_LINES, README_COLUMNS = 120, 120
 
 FOLDERS = "platform|tests|trainers|search_spaces|cluster|experiments|docs|\\.ci"
 OTHER_PROGRAMS_FLAGS = {"--dashboard-host", "--kills"}  # Ray's, tests/chaos'
-ABSENT_SO_FAR = {"docs/methods.md", "sparseg train", "sparseg sweep", "sparseg.open_dataset"}
-"""What the documents promise and other changes bring; a test of one skips until it is there."""
 
 
 def name_of(path: Path) -> str:
@@ -192,8 +190,6 @@ def test_commands_parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> No
     if subcommand in ("train", "sweep"):
         recipe, *flags = words if subcommand == "train" and words else ["NAME", *words]
         check_script("sweep" if subcommand == "sweep" else Path(recipe).stem, flags)
-        if f"sparseg {subcommand}" in ABSENT_SO_FAR and subcommand not in subcommands():
-            pytest.skip(f"no `sparseg {subcommand}` so far")
         assert subcommand in subcommands()
         return
     assert subcommand in subcommands()
@@ -230,7 +226,7 @@ def is_there(path: str) -> bool:
 def test_paths_exist(document: Path) -> None:
     mentioned = re.findall(rf"(?<![\w./-])(?:{FOLDERS})/[\w./*-]*", document.read_text())
     mentioned = [path.rstrip(".-") for path in mentioned if not re.search(r"\b[A-Z]{3,}\b", path)]
-    assert [path for path in mentioned if path not in ABSENT_SO_FAR and not is_there(path)] == []
+    assert [path for path in mentioned if not is_there(path)] == []
 
 
 @each_document

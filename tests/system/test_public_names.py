@@ -23,15 +23,6 @@ import sparseg
 
 HEAVY = ("torch", "ray", "numpy", "datasets", "optuna")
 FUNCTIONS = [name for name in sparseg.__all__ if name[0].islower()]
-COMING = {"SparseLoss", "ImportConfig"}  # strict: who adds them is told to remove them here
-is_coming = pytest.mark.xfail(strict=True, reason="not there yet")
-
-
-def with_coming(names: list[str], coming: set[str]) -> list[Any]:
-    """Parameters of a test that those of `coming` cannot pass yet."""
-    return [pytest.param(name, marks=[is_coming] if name in coming else []) for name in names]
-
-
 COMMAND = "from sparseg import cli; import contextlib\nwith contextlib.suppress(SystemExit): cli.main(%r)"
 
 
@@ -80,7 +71,7 @@ def test_every_name_has_its_home() -> None:
     assert {*sparseg.__all__} <= {*dir(sparseg)}
 
 
-@pytest.mark.parametrize("name", with_coming(sorted(sparseg.HOME_OF), COMING))
+@pytest.mark.parametrize("name", sorted(sparseg.HOME_OF))
 def test_the_name_is_there(name: str) -> None:
     value = getattr(sparseg, name)
     if inspect.isfunction(value) or inspect.isclass(value):
@@ -94,9 +85,7 @@ def test_type_checkers_see_the_same_names() -> None:
         node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
     froms = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-    assert {alias.name: node.module for node in froms for alias in node.names} == {
-        name: home for name, home in sparseg.HOME_OF.items() if name not in COMING
-    }
+    assert {alias.name: node.module for node in froms for alias in node.names} == sparseg.HOME_OF
 
 
 def test_a_misspelt_name_is_no_attribute_and_packages_still_are() -> None:
@@ -158,7 +147,6 @@ def test_the_example_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPat
     assert result.failed == 0, "".join(told)
 
 
-@is_coming
 @pytest.mark.filterwarnings("ignore:model.weights=none")
 def test_the_lines_at_the_head_of_the_package_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's docstring, with a small backbone, an image and labels."""
@@ -218,7 +206,6 @@ print(best["miou"], sparseg.evaluate("runs/folder", data)["miou"], sparseg.__ver
 """
 
 
-@is_coming
 @pytest.mark.slow
 def test_a_strictly_typed_program_uses_all_names(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="needs mypy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from sparseg.runs import checkpoint, log, store
 from sparseg.train import schedule
 
 
-def prepare(config: Config) -> tuple[Config, str | Path]:
+def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str | Path]:
     """Absolute paths, the imported dataset, and every check that needs no worker -> (configuration, the
     dataset's folder or URL).
 
-    Raises ValueError with what is wrong and its remedy.
+    `imports` are the storages in whose datasets/ an import of raw data is looked for; a new one goes to the
+    first (default: the run's storage alone).  Raises ValueError with what is wrong and its remedy.
     """
     if not config.data.root:
         raise ValueError(
@@ -54,7 +56,8 @@ def prepare(config: Config) -> tuple[Config, str | Path]:
     if not config.run.fresh:
         checkpoint.refuse_other_run(config)
     check_network(config.model, config.data.crop_px)
-    dataset = importers.prepare(config.data, str(config.folder.parent))
+    storage, *older = imports or (str(config.folder.parent),)
+    dataset = importers.prepare(config.data, storage, older=older)
     found = shards.describe(dataset, cache=config.data.cache)
     for split in (config.data.train_split, config.data.val_split):
         if found.rows[split] == 0:

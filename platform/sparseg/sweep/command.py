@@ -43,7 +43,8 @@ def _main(trainers: Path, args: list[str] | None, description: str, prog: str | 
     sweep, dry_run = parse(trainers, args, description, prog)
     if dry_run:
         print(json.dumps(identity(sweep), indent=2))
-        print(f"{sweep.trials} trials, {sweep.concurrent} at a time, in {sweep.folder}")
+        at_a_time = sweep.concurrent or "as many as fit"
+        print(f"{sweep.trials} trials, {at_a_time} at a time, in {sweep.folder}")
     else:
         runner.run(sweep)
 
@@ -80,7 +81,7 @@ def parse(
     check_effect(own.space, space, config)
     trials = own.trials if own.trials is not None else len(grid) if grid else TRIALS
     for flag, value in (("--trials", trials), ("--concurrent", own.concurrent)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
     sweep = Sweep(
         trainer=trainer,
@@ -138,7 +139,7 @@ def _split(
     add("--trainer", required=True, help="voc, camvid, ... (trainers/NAME.py), or the path of such a file")
     add("--space", required=True, help="mixture, ... (search_spaces/NAME.py), or the path of such a file")
     add("--trials", type=int, help=f"trials in all (default: the whole grid, or {TRIALS})")
-    add("--concurrent", type=int, default=1, help="trials at a time (default: %(default)s)")
+    add("--concurrent", type=int, help="trials at a time (default: as many as the cluster has room for)")
     add("--scheduler", choices=SCHEDULERS, help="what ends hopeless trials (default: asha; for a grid none)")
     add("--sampler", choices=SAMPLERS, help="what draws (default: SAMPLER of the space file, else tpe)")
     add("--metric", choices=METRICS, help="what is maximised (default: METRIC of the space file)")

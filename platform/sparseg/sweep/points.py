@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from sparseg.config import Config, to_dict
-from sparseg.sweep.space import Space, check_point, fill, value_in
+from sparseg.sweep.space import Space, check_point, ends, fill, value_in
 
 
 def points_of(path: Path, module: types.ModuleType, space: Space, config: Config) -> list[dict[str, Any]]:
@@ -67,6 +67,12 @@ def recipe_point(space: Space, config: Config) -> dict[str, Any]:
         return _value(name, values, {name: sections[section][field]})
 
     return fill(space, own)
+
+
+def lowest_data(space: Space) -> dict[str, Any]:
+    """Return the lower end, or the first option, of every field of the data that is searched."""
+    point = fill(space, lambda name, values: ends(values)[0])
+    return {name: value for name, value in point.items() if name.startswith("data.")}
 
 
 def enqueue_missing(study: optuna.Study, points: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,21 @@ from ray import tune
 
 from sparseg import launch
 from sparseg.common.process import Interrupted, reason
-from sparseg.config import from_dict, with_overrides
-from sparseg.launch import prepare
+from sparseg.config import from_dict, to_dict, with_overrides
+from sparseg.launch import cluster, prepare
 from sparseg.sweep import results
 from sparseg.sweep.cost import cost_of
-from sparseg.sweep.study import FINISHED, METRICS, StudySearch, Sweep, open_study, refuse_other_sweep
+from sparseg.sweep.points import lowest_data
+from sparseg.sweep.progress import Progress, stopped
+from sparseg.sweep.study import (
+    FINISHED,
+    METRICS,
+    StudySearch,
+    Sweep,
+    first_points,
+    open_study,
+    refuse_other_sweep,
+)
 
 
 def run_trial(arguments: dict[str, Any]) -> None:
@@ -35,7 +45,14 @@ def run_trial(arguments: dict[str, Any]) -> None:
     configs = [from_dict(values) for values in arguments["configs"]]
     for config in configs:
         try:
-            found.append(launch.launch(config, report=tune.report, callbacks=[TuneReportCallback()]))
+            found.append(
+                launch.launch(
+                    config,
+                    report=tune.report,
+                    callbacks=[TuneReportCallback()],
+                    imports=arguments["imports"],
+                )
+            )
         except Exception as error:
             return tune.report({"error": reason(error)})
     means = {name: statistics.fmean(best[name] for best in found) for name in METRICS.values()}
@@ -55,26 +72,23 @@ def run(sweep: Sweep) -> dict[str, Any]:
     Interrupted if the user stopped it; RuntimeError if no trial came to its end.
     """
     with _alone(sweep.folder):
-        config, dataset = prepare.prepare(sweep.config)
-        if str(dataset) != config.data.root and not any(name.startswith("data.") for name in sweep.space):
-            # all trials read the one import that plain runs use, too
-            config = with_overrides(config, {"data.shards": str(dataset)})
-        if config.run.fresh:
-            config = prepare.move_aside(config)
-        sweep = dataclasses.replace(sweep, config=config)
+        sweep = prepared(sweep)
+        if sweep.config.run.fresh:
+            sweep = dataclasses.replace(sweep, config=prepare.move_aside(sweep.config))
         sweep.folder.mkdir(parents=True, exist_ok=True)
         refuse_other_sweep(sweep)
         study = open_study(sweep)
         missing = sweep.trials - len(study.get_trials(deepcopy=False, states=FINISHED))
         if missing > 0:
-            _tune(sweep, study, missing)
+            try:
+                _tune(sweep, study, missing)
+            except KeyboardInterrupt:  # the second Ctrl-C, or one before Tune has begun
+                raise Interrupted(stopped(results.write(sweep, study))) from None
         found = results.write(sweep, study)
         results.show(found)
         ended = len(study.get_trials(deepcopy=False, states=FINISHED))
     if ended < sweep.trials:
-        raise Interrupted(
-            f"stopped after {ended} of {sweep.trials} trials; the same command goes on from there"
-        )
+        raise Interrupted(stopped(found))
     if found["best"] is None:
         raise RuntimeError(
             f"no trial of {sweep.folder} came to its end; results.json there holds their errors"
@@ -82,12 +96,34 @@ def run(sweep: Sweep) -> dict[str, Any]:
     return found
 
 
+def prepared(sweep: Sweep) -> Sweep:
+    """Return the sweep with absolute paths and its dataset imported, after all checks that need no worker.
+
+    Checked and imported is what the first trial trains, because the recipe itself need not be trainable: a
+    search of data.random_pixels may start from a recipe that draws no pixels.  Raises ValueError.
+    """
+    point = next(iter(first_points(sweep, quiet=True)), None) or lowest_data(sweep.space)
+    first = {name: value for name, value in point.items() if not name.startswith("run.")}
+    config, dataset = prepare.prepare(with_overrides(sweep.config, first))
+    sections = to_dict(sweep.config)
+    own = {name: sections[name.partition(".")[0]][name.partition(".")[2]] for name in first}
+    if str(dataset) != config.data.root and not any(name.startswith("data.") for name in sweep.space):
+        own["data.shards"] = str(dataset)  # all trials read the one import; raw data are not listed again
+    return dataclasses.replace(sweep, config=with_overrides(config, own))
+
+
 def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a run writes its own log,
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # so Tune need not tell that it finds none
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    gpus = launch.start_ray(sweep.config, runs=min(sweep.concurrent or 1, trials))
+    if sweep.concurrent is None:
+        sweep = fitted(sweep, trials, cluster.nodes_there(), gpus)
+    assert sweep.concurrent is not None
     at_a_time = min(sweep.concurrent, trials)
-    gpus = launch.start_ray(sweep.config, runs=at_a_time)
+    progress = Progress(
+        sweep.folder.name, trials=sweep.trials, ended=sweep.trials - trials, at_a_time=at_a_time
+    )
     # Ray Train's workers hold the CPUs; drivers that took some too would wait for each other for ever
     needs = {"cpu": 0.0, "node:__internal_head__": 0.001}
     if sweep.config.resources.workers == 0:
@@ -98,9 +134,9 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
         trial = next(trial for trial in found["trials"] if trial["number"] == number)
         if sweep.keep == "best":
             drop_checkpoints(found)
-        print(f"[{sweep.folder.name}] trial {number} {results.outcome(trial, sweep.metric)}", flush=True)
+        progress.ends(number, results.outcome(trial, sweep.metric), counts=trial["state"] != "failed")
 
-    search = StudySearch(sweep, study, told)
+    search = StudySearch(sweep, study, told, progress.begins)
     shutil.rmtree(sweep.folder / ".tune", ignore_errors=True)  # Tune's own notes on an earlier driver
     tuner = tune.Tuner(
         tune.with_resources(run_trial, needs),
@@ -116,6 +152,28 @@ def _tune(sweep: Sweep, study: optuna.Study, trials: int) -> None:
         ),
     )
     tuner.fit()
+
+
+def fitted(sweep: Sweep, trials: int, nodes: Sequence[tuple[float, float]], gpus: float) -> Sweep:
+    """Return the sweep with as many of `trials` at a time as nodes with (CPU, GPU) hold, and say so.
+
+    Without GPUs the trials share the cores: torch would start a thread a core in each of them.
+    """
+    resources, workers = sweep.config.resources, max(sweep.config.resources.workers, 1)
+    room = cluster.places(nodes, resources.cpus_per_worker, gpus) // workers
+    at_a_time = max(1, min(room, trials))
+    threads = ""
+    if not gpus and at_a_time > 1 and resources.threads_per_worker is None:
+        share = max(1, int(sum(cpu for cpu, _ in nodes)) // (at_a_time * workers))
+        config = with_overrides(sweep.config, {"resources.threads_per_worker": share})
+        sweep, threads = dataclasses.replace(sweep, config=config), f" ({share} CPU threads per worker)"
+    each = f"{workers} x ({resources.cpus_per_worker:g} CPU, {gpus:g} GPU)"
+    print(
+        f"[{sweep.folder.name}] {at_a_time} trials at a time{threads}: the cluster has "
+        f"{cluster.supply(nodes)}, a trial takes {each}; --concurrent N changes it",
+        flush=True,
+    )
+    return dataclasses.replace(sweep, concurrent=at_a_time)
 
 
 def drop_checkpoints(found: dict[str, Any]) -> None:

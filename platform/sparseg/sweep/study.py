@@ -46,7 +46,7 @@ class Sweep:
     space: Space
     grid: list[dict[str, Any]] | None
     trials: int
-    concurrent: int
+    concurrent: int | None  # None: as many as fit
     scheduler: str
     sampler: str
     metric: str
@@ -169,10 +169,18 @@ class StudySearch(Searcher):
     Trials that a killed driver left running come first; their runs resume from their own checkpoints.
     """
 
-    def __init__(self, sweep: Sweep, study: optuna.Study, told: Callable[[int], None]) -> None:
-        """`told` is called with the number of every trial that ended, once the study knows how."""
+    def __init__(
+        self,
+        sweep: Sweep,
+        study: optuna.Study,
+        told: Callable[[int], None],
+        begins: Callable[[int, dict[str, Any], bool], None] = lambda number, point, again: None,
+    ) -> None:
+        """`told` is called with the number of every trial that ended, once the study knows how; `begins` with
+        number and point of every trial that begins, and whether an ended driver had begun it already."""
         super().__init__(metric=None, mode=None)
         self.sweep, self.study, self.key, self.told = sweep, study, METRICS[sweep.metric], told
+        self.begins = begins
         self.unfinished = study.get_trials(states=(TrialState.RUNNING,))
         self.trials: dict[str, optuna.Trial] = {}
         self.scores: dict[str, dict[int, float]] = {}
@@ -183,7 +191,8 @@ class StudySearch(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next trial as the argument of `run_trial`."""
-        if self.unfinished:
+        again = bool(self.unfinished)
+        if again:
             trial = optuna.Trial(self.study, self.unfinished.pop(0)._trial_id)
         else:
             trial = self.study.ask()
@@ -193,10 +202,13 @@ class StudySearch(Searcher):
             self.pruned.add(trial_id)
         self.scores[trial_id] = {int(seed): value for seed, value in kept.get("so_far", {}).items()}
         overrides = fill(self.sweep.space, functools.partial(propose, trial))
+        self.begins(trial.number, overrides, again)
         try:
-            return {"configs": trial_configs(self.sweep, trial.number, overrides), "cost": self.sweep.cost}
+            configs = trial_configs(self.sweep, trial.number, overrides)
         except ValueError as error:  # each value is allowed, not all of them together
             return {"error": str(error)}
+        imports = import_storages(self.sweep, trial.number)
+        return {"configs": configs, "cost": self.sweep.cost, "imports": imports}
 
     def stop(self, trial_id: str, result: Mapping[Any, Any]) -> bool:
         """Take in a validation; is the trial hopeless?  Called by Tune for every report."""
@@ -252,6 +264,15 @@ class StudySearch(Searcher):
 def trial_folder(sweep: Sweep, number: int) -> Path:
     """STORAGE/SWEEP/trial_0000."""
     return sweep.folder / f"trial_{number:04d}"
+
+
+def import_storages(sweep: Sweep, number: int) -> list[str]:
+    """Return the storages in whose datasets/ a trial looks for its import, and puts it into the first.
+
+    The first is the sweep's own, so that trials, seeds, other sweeps and plain runs share equal imports; in
+    the others trials of older versions kept theirs.
+    """
+    return [str(path) for path in (sweep.folder.parent, sweep.folder, trial_folder(sweep, number))]
 
 
 def trial_configs(sweep: Sweep, number: int, overrides: dict[str, Any]) -> list[dict[str, Any]]:

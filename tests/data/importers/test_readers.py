@@ -511,7 +511,7 @@ REFUSED: list[tuple[str, Any, str]] = [
         "image,row,label\na,1,tree\n",
         r"line 1: no columns row,column nor x,y.*found 'image,row,label'$",
     ),
-    ("csv", "a,1,2,tree\n", "line 1: no columns row,column nor x,y; .*--label tag"),
+    ("csv", "a,1,2,tree\n", "line 1: no columns row,column nor x,y; .*--data.label tag"),
     ("csv", "image,row,row,column,label\na,1,1,2,tree\n", "line 1: more than one column 'row'"),
     ("csv", "image,row,column,label\na,1,2\n", "line 2: 3 fields, but the header has 4"),
     ("csv", "image,row,column,label\na,1,2,wall, brick\n", "line 2: 5 fields.*quotes"),

@@ -99,7 +99,7 @@ def test_a_background_that_nobody_tags_is_presumed_and_said() -> None:
 @pytest.mark.parametrize(
     ("label_format", "content", "message"),
     [
-        ("csv", "image,row,column,label\na,1,1,tree\n", r"CSV of points, .* row and column.*--data\.label point"),
+        ("csv", "image,row,column,label\na,1,1,tree\n", r"of points, .* row and column.*data\.label point"),
         ("csv", "image,row,label\na,1,tree\n", "a CSV of points, for it has a column row,"),
         ("csv", "image,kind\na,tree\n", "no column 'label code' for .* image,label, found 'image,kind'$"),
         ("csv", "image,x,y,label\na,1,1,tree\n", "a CSV of points, for it has a column y and x,"),

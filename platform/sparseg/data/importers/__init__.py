@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparseg.common import object_store
@@ -33,20 +34,39 @@ def import_dataset(
     num_shards: int = 1,
     workers: int | None = None,
 ) -> ImportReport:
-    """Import a raw dataset (`layout` auto or one of layouts.LAYOUTS) into `out`, as its report says.
+    """Import a raw dataset into Arrow shards, as `sparseg import` does.
 
-    `out` is a folder to make, or a URL such as s3://bucket/path, which gets `num_shards` Arrow files a split.
-    `workers` processes, 0 for this one alone, None for as many as pay.  An interrupted import goes on when
-    repeated.  Raises ValueError for wrong input, in one line; then `out` is not made.
+    An interrupted import goes on when it is repeated, and writes all or nothing.
+
+    Args:
+        layout: auto (looks at the folder), camvid, voc, cityscapes, ade20k or folder.
+        source: Folder of the raw dataset.
+        out: Folder to make, or a URL such as s3://bucket/path.
+        config: Which labels, how they are read or drawn, how images are kept.
+        num_shards: Arrow files a split.
+        workers: Processes: 0 for this one alone, None for as many as pay.
+
+    Returns:
+        The report that the dataset keeps: classes, counts of every split, encoding, refused rows, notes.
+
+    Raises:
+        ValueError: The input is wrong; one line names the file, what was found and the remedy.  `out` is not
+            made then.
+
+    Example:
+        >>> report = sparseg.import_dataset("folder", "raw", "imported", sparseg.ImportConfig(), workers=0)
+        >>> sparseg.open_dataset("imported").names == report.classes
+        True
     """
     root = _root(source)
     listed = _listed(layouts.detect(root) if layout == "auto" else layout, root, config)
     return import_source(listed, config, str(out), num_shards=num_shards, workers=workers)
 
 
-def prepare(data: DataConfig, storage: str | Path) -> str | Path:
+def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path] = ()) -> str | Path:
     """Find the dataset that a run reads, folder or URL; a raw `data.root` is imported once, then found again.
 
+    Imports go to STORAGE/datasets; an equal one in the same place of an `older` storage is taken as it is.
     The shards' checksums are checked here; those of a URL, of which only the manifest is read, at copying.
     To be called once, before workers start.  Two calls at once wait for each other.  Prints one line.
     Raises ValueError for wrong input, in one line.
@@ -72,7 +92,8 @@ def prepare(data: DataConfig, storage: str | Path) -> str | Path:
         refuse_few_of_tiles(ImportReport(tiles=tiles_of(data)), data)
         listed = _listed(layout, root, data)
         name = fingerprint(listed, data)
-    out = Path(data.shards) if data.shards else Path(storage) / "datasets" / f"{layout}-{data.label}-{name}"
+    places = [Path(place) / "datasets" / f"{layout}-{data.label}-{name}" for place in (storage, *older)]
+    out = Path(data.shards) if data.shards else next((place for place in places if place.exists()), places[0])
     if not out.exists():
         try:
             if listed is not None:

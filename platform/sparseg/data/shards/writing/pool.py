@@ -132,8 +132,8 @@ def _make_in_pool(job: Job, queue: deque[Part], workers: int, finished: Callable
             futures.popleft().result()
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker process of the import died, perhaps for want of memory; the same command goes on, with "
-            "fewer --workers if need be"
+            "a worker process of the import died, perhaps for want of memory; the same command goes on; "
+            "`sparseg import --workers 1` takes less memory"
         ) from error
     finally:
         stop.set()
