@@ -252,8 +252,6 @@ def test_links_lead_somewhere(document: Path) -> None:
             continue
         path, _, fragment = target.partition("#")
         place = (document.parent / path).resolve() if path else document
-        if str(place.relative_to(ROOT)) in ABSENT_SO_FAR and not place.exists():
-            continue
         assert place.exists(), target
         if fragment:
             headings = re.findall(r"^#+ (.*)$", place.read_text(), re.MULTILINE)
@@ -314,8 +312,6 @@ def test_python_names_exist(document: Path) -> None:
             for n in ast.walk(tree)
             if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "sparseg"
         }
-        if used and not hasattr(sparseg, "open_dataset") and "sparseg.open_dataset" in ABSENT_SO_FAR:
-            pytest.skip("no public face so far")
         assert {name for name in used if not hasattr(sparseg, name)} == set()
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):

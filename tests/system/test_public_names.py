@@ -126,7 +126,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", with_coming(FUNCTIONS, {"import_dataset"}))
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_says_what_it_takes_gives_and_refuses(name: str) -> None:
     text = inspect.getdoc(getattr(sparseg, name)) or ""
     headings = [line for line in text.splitlines() if line in ("Args:", "Returns:", "Raises:", "Example:")]
@@ -135,7 +135,7 @@ def test_a_function_says_what_it_takes_gives_and_refuses(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:model.weights=none")
-@pytest.mark.parametrize("name", with_coming([*FUNCTIONS, "SparseLoss"], {"import_dataset", "SparseLoss"}))
+@pytest.mark.parametrize("name", [*FUNCTIONS, "SparseLoss"])
 def test_the_example_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     names = {"sparseg": sparseg, "torch": torch, "np": np}
