@@ -20,8 +20,9 @@ class ModelConfig:
     """timm backbone and DeepLabV3+ decoder, or a light one on a plain vision transformer."""
 
     backbone: str = "resnet101d"
-    """timm model name: what offers `features_only` at any stride (ResNets, MobileNets, ConvNeXt, ...), or a
-    plain vision transformer that takes images of any size (DeiT, DINOv2, DINOv3, ...)."""
+    """timm model name: what offers `features_only` at any stride (ResNets, MobileNets, ConvNeXt, ...) or at
+    its own (DenseNet, HRNet, Swin, ...: output_stride 32), or a plain vision transformer that takes images of
+    any size (DeiT, DINOv2, DINOv3, ...)."""
     weights: str = "none"
     """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
     network), or `none` (random, with a warning)."""
