@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import exporting
 import pytest
-import test_export
 import tiny
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ def test_a_filtering_network_can_be_exported(tmp_path: Path) -> None:
     tiny.dataset(tmp_path)
     config = tiny.config(tmp_path, {"model.bilateral": True, "optim.max_steps": 1})
     train.run(config)
-    out = export.export(config.folder, tmp_path / "x.pt2", to="torch-export", size_px=test_export.TRACED_PX)
+    out = export.export(config.folder, tmp_path / "x.pt2", to="torch-export", size_px=exporting.TRACED_PX)
     assert out.exists()
 
 

@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import exporting
 import pytest
 import safetensors.torch
-import test_export
 import timm
 import tiny
 import torch
@@ -346,8 +346,8 @@ def test_a_run_learns_resumes_and_is_loaded_again(folder: Path, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = test_export.settings(**{"model.backbone": "test_vit"})
-    return test_export.save(tmp_path_factory.mktemp("run") / "tiny", settings)
+    settings = exporting.settings(**{"model.backbone": "test_vit"})
+    return exporting.save(tmp_path_factory.mktemp("run") / "tiny", settings)
 
 
 def test_torch_export_gives_the_networks_probabilities_at_any_size(
@@ -355,9 +355,9 @@ def test_torch_export_gives_the_networks_probabilities_at_any_size(
 ) -> None:
     load, loaded = torch.export.load, []
     monkeypatch.setattr(torch.export, "load", lambda file: loaded.append(load(file)) or loaded[-1])
-    export.export(saved, tmp_path / "x.pt2", to="torch-export", size_px=test_export.TRACED_PX)
+    export.export(saved, tmp_path / "x.pt2", to="torch-export", size_px=exporting.TRACED_PX)
     network = checkpoint.load_model(saved).model
-    assert test_export.largest_difference(network, loaded[0].module()) < 1e-4
+    assert exporting.largest_difference(network, loaded[0].module()) < 1e-4
 
 
 class Rotary(nn.Module):
@@ -392,17 +392,17 @@ def test_grids_in_whole_numbers_are_timms(grid_type: str, how: dict[str, Any]) -
     assert torch.equal(timm_for_export.patch_grid([3, 7], grid_type, **how), expected)
 
 
-@test_export.has_onnx
+@exporting.has_onnx
 def test_onnx_gives_the_networks_probabilities_at_any_size(saved: Path, tmp_path: Path) -> None:
     import onnxruntime
 
-    out = export.export(saved, tmp_path / "x.onnx", to="onnx", size_px=test_export.TRACED_PX)
+    out = export.export(saved, tmp_path / "x.onnx", to="onnx", size_px=exporting.TRACED_PX)
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
-    assert test_export.largest_difference(checkpoint.load_model(saved).model, run) < 1e-4
+    assert exporting.largest_difference(checkpoint.load_model(saved).model, run) < 1e-4
 
 
 def test_the_card_tells_the_patch(saved: Path) -> None:

@@ -22,8 +22,8 @@ class ModelConfig:
 
     backbone: str = "resnet101d"
     """timm model name: what offers `features_only` at any stride (ResNets, MobileNets, ConvNeXt, ...) or at
-    its own (DenseNet, HRNet, Swin, PVTv2, ...: --model.output-stride 32), or a plain vision transformer that
-    takes images of any size (DeiT, DINOv2, DINOv3, ...)."""
+    its own (DenseNet, HRNet, Swin, ...: output_stride 32), or a plain vision transformer that takes images of
+    any size (DeiT, DINOv2, DINOv3, ...)."""
     weights: str = "none"
     """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
     network), or `none` (random, with a warning)."""
