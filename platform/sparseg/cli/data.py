@@ -25,6 +25,7 @@ IMPORT_FLAGS = {
     "data.clicks_per_class": "--clicks-per-class",
     "data.label_seed": "--seed",
     "data.num_classes": "--num-classes",
+    "data.orientation": "--orientation",
     "data.skip_bad": "--skip-bad",
     "data.store": "--store",
     "data.tile_px": "--tile-px",
@@ -88,6 +89,13 @@ def _add_import(commands: Any) -> None:
         type=int,
         metavar="CODE",
         help="value that means: nobody annotated this",
+    )
+    add.add_argument(
+        "--orientation",
+        default="upright",
+        choices=_choices("orientation"),
+        help="what labels of images with an EXIF orientation were made on: the picture as viewers show it, "
+        "or the stored pixels",
     )
     _add_drawing(add)
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")

@@ -76,6 +76,9 @@ class ImportConfig:
     """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
     num_classes: int | None = None
     """Number of classes expected; a dataset with another number is refused (default: what the data says)."""
+    orientation: Literal["upright", "stored"] = "upright"
+    """What the labels of images with an EXIF orientation were made on: the picture as viewers and annotation
+    tools show it, or (`stored`) the rows as the file holds them; the dataset keeps the same."""
     skip_bad: bool = False
     """At import, leave out unreadable or unlabelled images and list them instead of refusing the dataset."""
     store: Literal["original", "fast", "raw"] = "original"

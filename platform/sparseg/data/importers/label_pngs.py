@@ -26,13 +26,15 @@ class BadFileError(ValueError):
 # --------------------------------------------------------------------------------------------- reading labels
 
 
-def read_raw(file: Path) -> np.ndarray:
+def read_raw(file: Path, *, is_stored: bool = False) -> np.ndarray:
     """Label PNG or TIFF -> its values (H, W) uint8, unconverted.
 
-    Raises BadFileError if it is unreadable, ValueError if it is no map of values 0..255.
+    It is turned upright where the file itself has an orientation, unless `is_stored`.  Raises BadFileError if
+    it is unreadable, ValueError if it is no map of values 0..255.
     """
     try:
-        return shards.decode_label_file(file.read_bytes())
+        data = file.read_bytes()
+        return shards.decode_label_file(shards.with_orientation_1(data) if is_stored else data)
     except OSError as error:
         raise BadFileError(f"{file}: unreadable label ({error.strerror})") from error
     except shards.UnreadableError as error:
@@ -51,8 +53,10 @@ def value_counts(array_HW: np.ndarray) -> np.ndarray:
     return count_256
 
 
-def read_label(file: Path, table: dict[int, int], hint: str) -> np.ndarray:
+def read_label(file: Path, table: dict[int, int], hint: str, *, is_stored: bool = False) -> np.ndarray:
     """Read a label PNG as label (H, W) uint8 with codes; `table` has the class or code for each value.
+
+    `is_stored`: an orientation that the file itself has does not turn it.
 
     Raises FieldError naming the file, the values that the table lacks, those allowed, and the `hint`, which
     may name fields; BadFileError if the file is unreadable.
@@ -60,7 +64,7 @@ def read_label(file: Path, table: dict[int, int], hint: str) -> np.ndarray:
     code_256 = np.full(256, -1, dtype=np.int16)
     for value, code in table.items():
         code_256[value] = code
-    raw_HW = read_raw(file)
+    raw_HW = read_raw(file, is_stored=is_stored)
     count_256 = value_counts(raw_HW)
     values = np.flatnonzero(count_256)
     wrong = values[code_256[values] < 0]

@@ -19,6 +19,7 @@ from sparseg.data.shards import Description, ShardedDataset
 REFUSED_SHOWN = 20
 SAMPLED_ROWS = 500  # labels decoded for the distribution per image, where the counts are known already
 QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
+MADE_ON_STORED = "; labels that were made on the stored pixels want `sparseg import --orientation stored`"
 DENSE_LOOKS = 0.5  # share of labelled pixels above which a sparse kind of label is doubted
 
 
@@ -142,6 +143,26 @@ def _cut(counts: dict[str, Any], unit: str) -> list[str]:
     return [f"{counts['images_cut']:,} images are cut into {kept:,} tiles (rows){without}"]
 
 
+def _traits(counts: dict[str, Any]) -> list[str]:
+    """Say what is legal with images and label maps of a split, and yet may surprise."""
+    texts = [
+        f"{counts[f'images_{trait}']:,} images {what}" + (MADE_ON_STORED if trait == "turned" else "")
+        for trait, what in shards.TRAITS.items()
+        if counts.get(f"images_{trait}")
+    ]
+    if counts.get("labels_turned"):
+        texts.append(
+            f"{counts['labels_turned']:,} label maps have the size of the stored pixels and are turned with "
+            "their images"
+        )
+    if counts.get("stored_sizes"):
+        texts.append(
+            f"the annotation of {counts['stored_sizes']:,} turned images states the stored size; its "
+            f"positions are taken for those of the upright picture, as Label Studio exports them"
+        )
+    return texts
+
+
 def format_report(report: ImportReport) -> str:
     """Write an import's report as text: a line a split, the class histogram, the encoding, notes, refused
     rows."""
@@ -208,7 +229,7 @@ def _remarks(report: ImportReport) -> list[str]:
             unit += f" or {report.label}"
         if counts["rows_without_label"]:
             remarks.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
-        remarks += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts)]]
+        remarks += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts), *_traits(counts)]]
         never = [name for name, images in zip(report.classes, counts["images"], strict=True) if not images]
         if never and split == "train":
             remarks.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")
