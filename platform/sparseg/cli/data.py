@@ -21,6 +21,7 @@ IMPORT_FLAGS = {
     "data.label_format": "--format",
     "data.stroke_px": "--stroke-width",
     "data.unlabelled_code": "--unlabelled",
+    "data.mask_values": "--mask-values",
     "data.random_pixels": "--random-pixels",
     "data.clicks_per_class": "--clicks-per-class",
     "data.label_seed": "--seed",
@@ -89,6 +90,13 @@ def _add_import(commands: Any) -> None:
         type=int,
         metavar="CODE",
         help="value that means: nobody annotated this",
+    )
+    add.add_argument(
+        "--mask-values",
+        default="auto",
+        choices=_choices("mask_values"),
+        help="of dense masks: class ids (from-0, 255 is void), class + 1 (from-1, 0 is void), or black and "
+        "white (binary: 0 and 255 are the two classes)",
     )
     add.add_argument(
         "--orientation",

@@ -68,6 +68,10 @@ class ImportConfig:
     data."""
     unlabelled_code: int | None = None
     """Value in the label PNGs that means "nobody annotated this" (default: detected, and reported)."""
+    mask_values: Literal["auto", "from-0", "from-1", "binary"] = "auto"
+    """What the values of dense masks mean. `from-0`: class ids, 255 is void; `from-1`: v is class v-1, 0 is
+    void; `binary`: 0 and 255 are the two classes, in label PNGs too; `auto`: as the layout has them, or asked
+    for where that is in doubt."""
     random_pixels: int = 0
     """With label=clicks: labelled pixels per image, drawn uniformly from the annotated ones. 0 = off."""
     clicks_per_class: int = 0

@@ -11,6 +11,7 @@ from sparseg.config import FieldError, ImportConfig, flag
 from sparseg.data import sparsify
 from sparseg.data.importers.files import nearest, some
 from sparseg.data.importers.label_pngs import Annotation, BadFileError, read_label, sparse_encoding
+from sparseg.data.importers.mask_values import refuse_doubtful_masks
 from sparseg.data.importers.readers import read_strokes
 from sparseg.data.importers.readers.image_names import resolve
 from sparseg.data.importers.source import Item, Source, recipe_of
@@ -92,8 +93,9 @@ def annotator(source: Source, config: ImportConfig) -> Annotator:
     """Read what says how the training images of a source are annotated: all point and stroke files, or the
     values of all label PNGs.
 
-    Raises ValueError for points or encodings that cannot be right.
+    Raises ValueError for points or encodings that cannot be right, or could be right in two ways.
     """
+    refuse_doubtful_masks(source, config)
     if recipe := recipe_of(config):
         encoding = f"drawn from dense masks: {recipe.describe()}"
         if config.tile_px:
@@ -104,7 +106,7 @@ def annotator(source: Source, config: ImportConfig) -> Annotator:
     if source.point_files:
         return _stroke_annotator(source, config)
     files = [item.label for item in source.splits["train"] if item.label is not None]
-    table, encoding = sparse_encoding(files, len(source.names), config, source.sparse_rule)
+    table, encoding = sparse_encoding(files, source.names, config, source.sparse_rule)
     is_stored = config.orientation == "stored"
     return Annotator(label=config.label, encoding=encoding, table=table, is_stored=is_stored)
 

@@ -18,7 +18,10 @@ from sparseg.data.importers.source import Item, Source
 from sparseg.data.importers.tags_and_boxes import present
 from sparseg.data.importers.turning import Frame, Size, fitted, remedy
 
-DENSE_HINT = "correct classes.txt, or the mask"
+DENSE_HINT = (
+    "correct classes.txt or the mask, or say what the values are with "
+    f"{flag('data.mask_values')} from-1|binary"
+)
 JPEG_SIGNATURE = b"\xff\xd8"
 
 

@@ -69,6 +69,9 @@ class Source:
     """Dense masks are taken from labels/ for want of masks/: their density must be checked."""
     dense_hint: str = ""
     """What to do about a wrong value in a dense mask, where the layout knows better than the general."""
+    shift_needs_proof: bool = False
+    """Dense masks hold class + 1, as the layout wants it; but data sets laid out so exist that count from 0,
+    and only the value K tells them apart."""
     sparse_rule: SparseRule | None = None
     """The layout's own reading of sparse PNGs; None from it means the general rule."""
     label_place: Path | None = None
