@@ -73,7 +73,7 @@ def _names(home: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
     if info.is_file():
         return _info_names(info), []
     if (home / "classes.txt").is_file():
-        return read_names(home / "classes.txt"), []
+        return read_names(home / "classes.txt")
     count = config.num_classes or NUM_CLASSES
     note = f"no objectInfo150.txt and no classes.txt in {home}: {count} classes by number"
     return [f"class_{k}" for k in range(count)], [note]
