@@ -21,10 +21,12 @@ IMPORT_FLAGS = {
     "data.label_format": "--format",
     "data.stroke_px": "--stroke-width",
     "data.unlabelled_code": "--unlabelled",
+    "data.mask_values": "--mask-values",
     "data.random_pixels": "--random-pixels",
     "data.clicks_per_class": "--clicks-per-class",
     "data.label_seed": "--seed",
     "data.num_classes": "--num-classes",
+    "data.orientation": "--orientation",
     "data.skip_bad": "--skip-bad",
     "data.store": "--store",
     "data.tile_px": "--tile-px",
@@ -88,6 +90,20 @@ def _add_import(commands: Any) -> None:
         type=int,
         metavar="CODE",
         help="value that means: nobody annotated this",
+    )
+    add.add_argument(
+        "--mask-values",
+        default="auto",
+        choices=_choices("mask_values"),
+        help="of dense masks: class ids (from-0, 255 is void), class + 1 (from-1, 0 is void), or black and "
+        "white (binary: 0 and 255 are the two classes)",
+    )
+    add.add_argument(
+        "--orientation",
+        default="upright",
+        choices=_choices("orientation"),
+        help="what labels of images with an EXIF orientation were made on: the picture as viewers show it, "
+        "or the stored pixels",
     )
     _add_drawing(add)
     add.add_argument("--num-classes", type=int, help="refuse another number of classes")

@@ -68,6 +68,10 @@ class ImportConfig:
     data."""
     unlabelled_code: int | None = None
     """Value in the label PNGs that means "nobody annotated this" (default: detected, and reported)."""
+    mask_values: Literal["auto", "from-0", "from-1", "binary"] = "auto"
+    """What the values of dense masks mean. `from-0`: class ids, 255 is void; `from-1`: v is class v-1, 0 is
+    void; `binary`: 0 and 255 are the two classes, in label PNGs too; `auto`: as the layout has them, or asked
+    for where that is in doubt."""
     random_pixels: int = 0
     """With label=clicks: labelled pixels per image, drawn uniformly from the annotated ones. 0 = off."""
     clicks_per_class: int = 0
@@ -76,6 +80,9 @@ class ImportConfig:
     """Seed of the drawn clicks. It is not `run.seed`: runs that differ in seed see the same annotation."""
     num_classes: int | None = None
     """Number of classes expected; a dataset with another number is refused (default: what the data says)."""
+    orientation: Literal["upright", "stored"] = "upright"
+    """What the labels of images with an EXIF orientation were made on: the picture as viewers and annotation
+    tools show it, or (`stored`) the rows as the file holds them; the dataset keeps the same."""
     skip_bad: bool = False
     """At import, leave out unreadable or unlabelled images and list them instead of refusing the dataset."""
     store: Literal["original", "fast", "raw"] = "original"

@@ -34,6 +34,7 @@ from sparseg.data.importers import layouts
 from sparseg.data.importers.annotator import annotator
 from sparseg.data.importers.build import import_source
 from sparseg.data.importers.source import attach
+from sparseg.data.importers.turning import Frame
 from sparseg.data.shards.writing import parts, pool, upload
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -519,7 +520,7 @@ def test_an_annotator_goes_to_worker_processes_without_its_files(
     mask_HW = fixtures.dense_mask(item.id, 21, IGNORED)
     counts = Counter[str](), Counter[str]()
     (here_HW, strokes), (there_HW, sent_strokes) = (
-        call(item, mask_HW, mask_HW.shape, count)
+        call(item, mask_HW, Frame(mask_HW.shape), count)
         for call, count in zip((annotate, sent), counts, strict=True)
     )
     np.testing.assert_array_equal(here_HW, there_HW)

@@ -800,7 +800,7 @@ def test_import_refuses(tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, "imageWidth": 24, "imageHeight": 32}))
     refused(
-        rf"image {ids[0]} was annotated at 24x32 pixels but .*{ids[0]}\.jpg is 32x24 .the image may carry"
+        rf"image {ids[0]} was annotated at 24x32 pixels but .*{ids[0]}\.jpg is 32x24; .*--data.orientation u"
     )
     save(place, "more.csv", CSV)
     refused(r"annotation: holds annotation files of several kinds .*more\.csv")

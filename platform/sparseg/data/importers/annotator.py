@@ -11,10 +11,12 @@ from sparseg.config import FieldError, ImportConfig, flag
 from sparseg.data import sparsify
 from sparseg.data.importers.files import nearest, some
 from sparseg.data.importers.label_pngs import Annotation, BadFileError, read_label, sparse_encoding
+from sparseg.data.importers.mask_values import refuse_doubtful_masks
 from sparseg.data.importers.readers import read_strokes
 from sparseg.data.importers.readers.image_names import resolve
 from sparseg.data.importers.source import Item, Source, recipe_of
 from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags
+from sparseg.data.importers.turning import Frame, fitted, remedy
 from sparseg.data.strokes import Annotations, stored
 from sparseg.data.strokes import draw as draw_strokes
 
@@ -40,44 +42,50 @@ class Annotator:
     """Points, strokes, tags or boxes of every image by its id, as their files have them."""
     files: str = ""
     """Those files, as a message names them."""
+    may_state_stored_size: bool = False
+    """Whether the files may state the size of the stored pixels with positions in the upright picture, as
+    Label Studio's COCO does."""
+    is_stored: bool = False
+    """Whether the stored pixels of images and label PNGs are taken, and not the upright picture."""
     table: dict[int, int] | None = None
     """Value in the sparse label PNGs -> class or code."""
 
     def __call__(
-        self, item: Item, mask_HW: np.ndarray | None, shape: tuple[int, int], count: Counter[str]
+        self, item: Item, mask_HW: np.ndarray | None, frame: Frame, count: Counter[str]
     ) -> Annotation:
         """Label (H, W) uint8 with codes, and the strokes it was drawn from.
 
-        `mask_HW` (H, W) is the dense mask with codes, where there is one; `shape` the image's (H, W); `count`
-        receives what became of points, strokes, tags and boxes.  Raises BadFileError for an image that has no
-        annotation, or an unreadable one; ValueError for one that cannot be right.
+        `mask_HW` (H, W) is the dense mask with codes, where there is one; `frame` the image's; `count`
+        receives what became of points, strokes, tags, boxes and label maps.  Raises BadFileError for an image
+        that has no annotation, or an unreadable one; ValueError for one that cannot be right.
         """
         if self.recipe is not None:
             assert mask_HW is not None
             return self.recipe.draw(mask_HW, item.id)
         if self.strokes is not None:
-            return self._draw(self.strokes, item, shape, count)
+            return self._draw(self.strokes, item, frame, count)
         if self.table is not None:
             assert item.label is not None
-            return read_label(item.label, self.table, SPARSE_HINT), []
+            label_HW = read_label(item.label, self.table, SPARSE_HINT, is_stored=self.is_stored)
+            return fitted(label_HW, frame, count), []
         assert mask_HW is not None
         return mask_HW, []
 
-    def _draw(
-        self, annotated: Annotations, item: Item, shape: tuple[int, int], count: Counter[str]
-    ) -> Annotation:
+    def _draw(self, annotated: Annotations, item: Item, frame: Frame, count: Counter[str]) -> Annotation:
         if item.id not in annotated.strokes:
             what = {"tag": "tags", "box": "boxes"}.get(self.label, "clicks")
             raise BadFileError(f"{item.id}: no {what} in {self.files}")
-        stated = annotated.sizes.get(item.id, shape)
-        if stated != shape:
-            turned = " (the image may carry an EXIF rotation)" if stated == shape[::-1] else ""
-            raise ValueError(
-                f"{self.files}: image {item.id} was annotated at {stated[1]}x{stated[0]} "
-                f"pixels but {item.image} is {shape[1]}x{shape[0]}{turned}; use the image that was annotated"
+        stated = annotated.sizes.get(item.id, frame.size)
+        if stated != frame.size and stated == frame.stored and self.may_state_stored_size:
+            count["stored_sizes"] += 1
+        elif stated != frame.size:
+            raise FieldError(
+                f"{self.files}: image {item.id} was annotated at {stated[1]}x{stated[0]} pixels but "
+                f"{item.image} is {frame.size[1]}x{frame.size[0]}; "
+                f"{remedy(stated, frame, 'use the image that was annotated')}"
             )
         draw = {"tag": draw_tags, "box": draw_boxes}.get(self.label, draw_strokes)
-        label_HW, drawn = draw(annotated.strokes[item.id], shape, count)
+        label_HW, drawn = draw(annotated.strokes[item.id], frame.size, count)
         return label_HW, stored(drawn)
 
 
@@ -85,8 +93,9 @@ def annotator(source: Source, config: ImportConfig) -> Annotator:
     """Read what says how the training images of a source are annotated: all point and stroke files, or the
     values of all label PNGs.
 
-    Raises ValueError for points or encodings that cannot be right.
+    Raises ValueError for points or encodings that cannot be right, or could be right in two ways.
     """
+    refuse_doubtful_masks(source, config)
     if recipe := recipe_of(config):
         encoding = f"drawn from dense masks: {recipe.describe()}"
         if config.tile_px:
@@ -97,8 +106,9 @@ def annotator(source: Source, config: ImportConfig) -> Annotator:
     if source.point_files:
         return _stroke_annotator(source, config)
     files = [item.label for item in source.splits["train"] if item.label is not None]
-    table, encoding = sparse_encoding(files, len(source.names), config, source.sparse_rule)
-    return Annotator(label=config.label, encoding=encoding, table=table)
+    table, encoding = sparse_encoding(files, source.names, config, source.sparse_rule)
+    is_stored = config.orientation == "stored"
+    return Annotator(label=config.label, encoding=encoding, table=table, is_stored=is_stored)
 
 
 def _stroke_annotator(source: Source, config: ImportConfig) -> Annotator:
@@ -130,4 +140,5 @@ def _stroke_annotator(source: Source, config: ImportConfig) -> Annotator:
         notes=(*notes, *annotated.notes),
         strokes=annotated,
         files=some(files),
+        may_state_stored_size=taken_format == "coco",
     )

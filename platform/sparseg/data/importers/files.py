@@ -11,6 +11,9 @@ from typing import Any
 
 from sparseg.data.shards import IMAGE_SUFFIXES
 
+PICTURES = (".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".psd")
+"""Suffixes of pictures, in lower case, that are not decoded."""
+PASSED_OVER = "are no images by their suffix"
 LABEL_SUFFIXES = ((".png",), (".tif", ".tiff"))
 """Of label maps, in lower case; the first kind that a folder holds is read."""
 ID_FORBIDDEN = re.compile(r"[\\:\x00-\x1f]|^/|^~|(^|/)\.{1,2}(/|$)|//|/$|^$")
@@ -34,6 +37,14 @@ def first_folder(*folders: Path) -> Path | None:
 
 
 # ------------------------------------------------------------------------------------------------------ lists
+
+
+def is_void(label: str) -> bool:
+    """Say whether a label or a line of a class list names no class: the bare words void, ignore(d) and
+    unlabel(l)ed, also as labelme's __ignore__ and with a remark in brackets."""
+    return (
+        re.fullmatch(r"_*(void|ignored?|unlabell?ed)_*( *\(.*\))?", label.strip(), re.IGNORECASE) is not None
+    )
 
 
 def read_lines(file: Path) -> list[str]:
@@ -108,9 +119,10 @@ def list_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list
         if twin != file:
             raise ValueError(f"{twin} and {file} have the same stem, so their labels are one; rename one")
     others = [file.name for file in visible if file.suffix.lower() not in IMAGE_SUFFIXES and file.is_file()]
-    notes = (
-        [f"{len(others)} files of {folder} are no images by their suffix: {some(others)}"] if others else []
-    )
+    notes = []
+    if others:
+        remedy = "; convert to JPEG" if any(name.lower().endswith(PICTURES) for name in others) else ""
+        notes.append(f"{len(others)} files of {folder} {PASSED_OVER}: {some(others)}{remedy}")
     folders = [file.name for file in visible if file.is_dir() and (not nested or file.is_symlink())]
     what = "linked subfolders" if nested else "subfolders"
     return files, notes + ([f"{what} of {folder} passed over: {some(folders)}"] if folders else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ Annotation = tuple[np.ndarray, list[dict[str, Any]]]
 
 
 COUNTED_AT_ONCE = 2**20  # pixels
+NEARLY_ALL = 0.9  # of the label files
+BACKGROUND = re.compile(r"_*background_*", re.IGNORECASE)
 
 
 class BadFileError(ValueError):
@@ -26,13 +29,15 @@ class BadFileError(ValueError):
 # --------------------------------------------------------------------------------------------- reading labels
 
 
-def read_raw(file: Path) -> np.ndarray:
+def read_raw(file: Path, *, is_stored: bool = False) -> np.ndarray:
     """Label PNG or TIFF -> its values (H, W) uint8, unconverted.
 
-    Raises BadFileError if it is unreadable, ValueError if it is no map of values 0..255.
+    It is turned upright where the file itself has an orientation, unless `is_stored`.  Raises BadFileError if
+    it is unreadable, ValueError if it is no map of values 0..255.
     """
     try:
-        return shards.decode_label_file(file.read_bytes())
+        data = file.read_bytes()
+        return shards.decode_label_file(shards.with_orientation_1(data) if is_stored else data)
     except OSError as error:
         raise BadFileError(f"{file}: unreadable label ({error.strerror})") from error
     except shards.UnreadableError as error:
@@ -51,8 +56,10 @@ def value_counts(array_HW: np.ndarray) -> np.ndarray:
     return count_256
 
 
-def read_label(file: Path, table: dict[int, int], hint: str) -> np.ndarray:
+def read_label(file: Path, table: dict[int, int], hint: str, *, is_stored: bool = False) -> np.ndarray:
     """Read a label PNG as label (H, W) uint8 with codes; `table` has the class or code for each value.
+
+    `is_stored`: an orientation that the file itself has does not turn it.
 
     Raises FieldError naming the file, the values that the table lacks, those allowed, and the `hint`, which
     may name fields; BadFileError if the file is unreadable.
@@ -60,7 +67,7 @@ def read_label(file: Path, table: dict[int, int], hint: str) -> np.ndarray:
     code_256 = np.full(256, -1, dtype=np.int16)
     for value, code in table.items():
         code_256[value] = code
-    raw_HW = read_raw(file)
+    raw_HW = read_raw(file, is_stored=is_stored)
     count_256 = value_counts(raw_HW)
     values = np.flatnonzero(count_256)
     wrong = values[code_256[values] < 0]
@@ -85,58 +92,129 @@ def _allowed(table: dict[int, int]) -> str:
     return ", ".join([f"{shown} (classes)", *others[:4], *(["..."] if len(others) > 4 else [])])
 
 
-def sparse_encoding(
-    files: list[Path], num_classes: int, config: ImportConfig, rule: SparseRule | None = None
-) -> tuple[dict[int, int], str]:
-    """Find the table of the sparse label PNGs -> (table, a sentence on how it was found).
+Encoding = tuple[dict[int, int], str]
+"""Value in label PNGs -> class or code, and a sentence on how that was found."""
 
-    Undeclared: 254 present means our own codes; else K present means K unlabelled and 255 void (AGMM); else
-    255 means unlabelled (ScribbleSup).  The layout's own `rule` goes before.  Raises ValueError for a
-    declared code that is a class or occurs nowhere, and for labels without any unlabelled pixel.
+
+def sparse_encoding(
+    files: list[Path], names: list[str], config: ImportConfig, rule: SparseRule | None = None
+) -> Encoding:
+    """Find how the sparse label PNGs are encoded.
+
+    Undeclared: 254 present means our own codes; else K present means K unlabelled and 255 void (AGMM), or,
+    where 0 covers most of nearly every file and 1..K all occur, 0 unlabelled and v class v-1 (ilastik,
+    napari, QuPath); else 255 means unlabelled (ScribbleSup).  The layout's own `rule` goes before.
+
+    Raises ValueError for a declared code that is a class or occurs nowhere, for labels without any unlabelled
+    pixel, and where two readings are possible.
     """
-    count_256 = np.zeros(256, dtype=np.int64)
-    for file in files:
-        try:
-            count_256 += value_counts(read_raw(file))
-        except BadFileError:
-            if not config.skip_bad:
-                raise
-    table = {k: k for k in range(num_classes)}
-    declared = config.unlabelled_code
-    by_layout = rule(count_256, declared, str(files[0].parent)) if rule is not None and files else None
+    count_256, mostly_0 = _counted(files, skip_bad=config.skip_bad)
+    place = str(files[0].parent) if files else ""
+    by_layout = rule(count_256, config.unlabelled_code, place) if rule is not None and files else None
     if by_layout is not None:
         return by_layout
-    if declared is not None:
-        if declared < num_classes:
-            raise FieldError(
-                f"{field('data.unlabelled_code')}={declared} is a class id (0..{num_classes - 1}); "
-                "no code can be one"
-            )
-        if not count_256[declared]:
-            others = [
-                f"{value} ({count_256[value]} pixels)"
-                for value in np.flatnonzero(count_256)
-                if value >= num_classes
-            ]
-            raise FieldError(
-                f"{field('data.unlabelled_code')}={declared} occurs in none of {len(files)} label files "
-                f"(first {files[0]}); values there that are no class: {some(others) or 'none'}; correct "
-                f"{flag('data.unlabelled_code')}"
-            )
-        return {**table, IGNORED: IGNORED, declared: UNLABELLED}, f"declared: {declared} = unlabelled"
+    K = len(names)
+    is_binary = config.mask_values == "binary"
+    table = {**{k: k for k in range(K)}, IGNORED: 1 if is_binary else IGNORED}
+    white = f", 255 = {names[1]}" if is_binary else ", 255 = void"
+    if config.unlabelled_code is not None:
+        return _declared(config.unlabelled_code, table, count_256, files)
+    if config.mask_values == "auto" and is_white_in_doubt(count_256, K):
+        raise FieldError(f"{place}: {white_in_doubt(names)}")
     if count_256[UNLABELLED]:
-        return {**table, UNLABELLED: UNLABELLED, IGNORED: IGNORED}, "found: 254 = unlabelled, 255 = void"
-    if count_256[num_classes]:
-        codes = {num_classes: UNLABELLED, IGNORED: IGNORED}
-        return {**table, **codes}, f"found: {num_classes} = unlabelled, 255 = void (AGMM kind)"
-    if count_256[IGNORED]:
+        return {**table, UNLABELLED: UNLABELLED}, f"found: 254 = unlabelled{white}"
+    if count_256[K] and count_256[0] > count_256[K]:
+        return _from_1(count_256, mostly_0, names, files)
+    if count_256[K]:
+        return {**table, K: UNLABELLED}, f"found: {K} = unlabelled{white} (AGMM kind)"
+    if count_256[IGNORED] and not is_binary:
         return {**table, IGNORED: UNLABELLED}, "found: 255 = unlabelled (ScribbleSup kind)"
-    if not files or count_256[num_classes:].any():
+    if not files or any(count_256[value] for value in range(K, 256) if value not in table):
         return table, "found: no unlabelled pixel"  # values that are no class are refused file by file
     most = int(count_256.argmax())
+    ask = f"say {flag('data.unlabelled_code')} 0 if 0 is unlabelled and v is class v-1; " if most == 0 else ""
     raise FieldError(
-        f"{files[0].parent}: no unlabelled pixel in {len(files)} label files (value {most} covers "
+        f"{place}: no unlabelled pixel in {len(files)} label files (value {most} covers "
         f"{count_256[most] / max(1, count_256.sum()):.1%}), so they are dense masks, or a class id stands "
-        f"for unlabelled; train on dense masks with {flag('data.label')} full, or write 254 where nobody "
-        "annotated"
+        f"for unlabelled; {ask}train on dense masks with {flag('data.label')} full, or write 254 where "
+        "nobody annotated"
+    )
+
+
+def _counted(files: list[Path], *, skip_bad: bool) -> tuple[np.ndarray, int]:
+    """Count the pixels of every value in all files (256,), and the files that are for the most part 0."""
+    count_256, mostly_0 = np.zeros(256, dtype=np.int64), 0
+    for file in files:
+        try:
+            own_256 = value_counts(read_raw(file))
+        except BadFileError:
+            if not skip_bad:
+                raise
+            continue
+        count_256 += own_256
+        mostly_0 += int(own_256[0] > own_256.sum() / 2)
+    return count_256, mostly_0
+
+
+def _declared(code: int, table: dict[int, int], count_256: np.ndarray, files: list[Path]) -> Encoding:
+    """Give the encoding with a declared code; 0 is one where the classes count from 1."""
+    K = len(table) - 1
+    if 0 < code < K:
+        raise FieldError(
+            f"{field('data.unlabelled_code')}={code} is a class id (0..{K - 1}); no code can be one, but 0 "
+            "where the classes count from 1"
+        )
+    if not count_256[code]:
+        others = [f"{value} ({count_256[value]} pixels)" for value in np.flatnonzero(count_256) if value >= K]
+        raise FieldError(
+            f"{field('data.unlabelled_code')}={code} occurs in none of {len(files)} label files "
+            f"(first {files[0]}); values there that are no class: {some(others) or 'none'}; correct "
+            f"{flag('data.unlabelled_code')}"
+        )
+    if code == 0:
+        return _shifted(K), "declared: 0 = unlabelled, value v is class v-1, 255 = void"
+    return {**table, code: UNLABELLED}, f"declared: {code} = unlabelled"
+
+
+def _shifted(num_classes: int) -> dict[int, int]:
+    """Give the table of labels that count from 1."""
+    return {0: UNLABELLED, **{k + 1: k for k in range(num_classes)}, IGNORED: IGNORED}
+
+
+def _from_1(count_256: np.ndarray, mostly_0: int, names: list[str], files: list[Path]) -> Encoding:
+    """Give the encoding of labels where 0 covers more than K does, if only one is possible.
+
+    Raises FieldError with both readings if they are.
+    """
+    K = len(names)
+    is_certain = (
+        mostly_0 >= NEARLY_ALL * len(files)
+        and count_256[1 : K + 1].all()
+        and not count_256[K + 1 :].any()
+        and BACKGROUND.fullmatch(names[0]) is None  # which may cover most of every image
+    )
+    if is_certain:
+        return _shifted(K), (
+            f"found: 0 = unlabelled, value v is class v-1 (0 covers most of {mostly_0} of {len(files)} label "
+            "files and 1.." + f"{K} occur, as ilastik, napari and QuPath write them)"
+        )
+    share = count_256[0] / count_256.sum()
+    raise FieldError(
+        f"{files[0].parent}: 0 covers {share:.1%} of {len(files)} label files and the values reach {K}, so 0 "
+        f"is unlabelled and v is class v-1, say {flag('data.unlabelled_code')} 0; or 0 is class {names[0]!r} "
+        f"and {K} is unlabelled, say {flag('data.unlabelled_code')} {K}"
+    )
+
+
+def is_white_in_doubt(count_256: np.ndarray, num_classes: int) -> bool:
+    """Say whether 255 may be the second of two classes, by the pixels of every value: it occurs, and 1 does
+    not."""
+    return num_classes == 2 and bool(count_256[IGNORED]) and not count_256[1]
+
+
+def white_in_doubt(names: list[str]) -> str:
+    """Ask what 255 is, for the end of a message."""
+    return (
+        f"255 occurs and the value 1 of class {names[1]!r} does not; say {flag('data.mask_values')} binary "
+        f"if 255 is {names[1]!r}, or {flag('data.mask_values')} from-0 if 255 is void or unlabelled"
     )

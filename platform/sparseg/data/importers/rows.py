@@ -16,8 +16,12 @@ from sparseg.data.importers.annotator import Annotator
 from sparseg.data.importers.label_pngs import BadFileError, read_label, value_counts
 from sparseg.data.importers.source import Item, Source
 from sparseg.data.importers.tags_and_boxes import present
+from sparseg.data.importers.turning import Frame, Size, fitted, remedy
 
-DENSE_HINT = "correct classes.txt, or the mask"
+DENSE_HINT = (
+    "correct classes.txt or the mask, or say what the values are with "
+    f"{flag('data.mask_values')} from-1|binary"
+)
 JPEG_SIGNATURE = b"\xff\xd8"
 
 
@@ -29,13 +33,23 @@ def _dense_hint(source: Source) -> str:
     return hint
 
 
-def _same_size(array: np.ndarray | None, shape: tuple[int, int], file: Path | None, image: Path) -> None:
-    if array is not None and array.shape != shape:
-        turned = " (the image may carry an EXIF rotation)" if array.shape == shape[::-1] else ""
-        raise ValueError(
-            f"{file}: label is {array.shape[1]}x{array.shape[0]} pixels but its image {image} is "
-            f"{shape[1]}x{shape[0]}{turned}; they must be of one size (width x height)"
+def _refuse_other_size(size: Size, frame: Frame, file: Path | None, image: Path) -> None:
+    if size != frame.size:
+        must = "they must be of one size (width x height)"
+        raise FieldError(
+            f"{file}: label is {size[1]}x{size[0]} pixels but its image {image} is "
+            f"{frame.size[1]}x{frame.size[0]}; {remedy(size, frame, must)}"
         )
+
+
+def _read_mask(item: Item, frame: Frame, source: Source, is_stored: bool, count: Counter[str]) -> Any:
+    """Read the dense mask of an image as label (H, W) with codes; None if it has none."""
+    if item.mask is None:
+        return None
+    mask_HW = read_label(item.mask, source.dense_table, _dense_hint(source), is_stored=is_stored)
+    mask_HW = fitted(mask_HW, frame, count)
+    _refuse_other_size(mask_HW.shape, frame, item.mask, item.image)
+    return mask_HW
 
 
 def rows(
@@ -51,21 +65,20 @@ def rows(
 
     Raises ValueError naming the file that is wrong.
     """
-    dense_hint = _dense_hint(source)
     total = Summary(len(source.names))
     refused: list[dict[str, str]] = []
     for item in items:
         try:
             data, image_HW3 = _read_image(item.image, config)
             shape = image_HW3.shape[:2]
+            frame = Frame(shape, shards.orientation_of(data))
             is_cut = tiles.is_cut(shape, config, is_train=split == "train")
-            mask = None if item.mask is None else read_label(item.mask, source.dense_table, dense_hint)
-            _same_size(mask, shape, item.mask, item.image)
+            mask = _read_mask(item, frame, source, config.orientation == "stored", total.extra)
             strokes: list[dict[str, Any]] = []
             label = mask
             if split == "train" and not (is_cut and config.draws_clicks):
-                label, strokes = annotate(item, mask, shape, total.extra)
-                _same_size(label, shape, item.label, item.image)
+                label, strokes = annotate(item, mask, frame, total.extra)
+                _refuse_other_size(label.shape, frame, item.label, item.image)
         except BadFileError as error:
             if not config.skip_bad:
                 raise FieldError(
@@ -74,6 +87,7 @@ def rows(
             refused.append({"split": split, "id": item.id, "reason": str(error)})
             continue
         assert label is not None
+        total.extra.update(f"images_{trait}" for trait in shards.traits_of(data))
         is_train = split == "train"
         known = present(config.label, strokes) if is_train else []
         row: shards.Row = {
@@ -96,10 +110,12 @@ def rows(
 
 
 def _read_image(file: Path, config: ImportConfig) -> tuple[bytes, np.ndarray]:
-    """Read the file's bytes, and its pixels (H, W, 3)."""
+    """Read the bytes that are kept of the file, and its pixels (H, W, 3)."""
     max_pixels = shards.MAX_SCENE_PIXELS if config.tile_px else shards.MAX_PIXELS
     try:
         data = file.read_bytes()
+        if config.orientation == "stored":
+            data = shards.with_orientation_1(data)
         return data, shards.decode_image(data, max_pixels, is_new=True)
     except OSError as error:
         raise BadFileError(f"{file}: unreadable image ({error.strerror})") from error

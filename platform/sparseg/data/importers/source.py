@@ -12,7 +12,15 @@ from typing import Any
 
 from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, FieldError, ImportConfig, field, flag
 from sparseg.data import shards, sparsify
-from sparseg.data.importers.files import label_files, nearest, read_lines, some
+from sparseg.data.importers.files import (
+    PASSED_OVER,
+    is_void,
+    label_files,
+    label_paths,
+    nearest,
+    read_lines,
+    some,
+)
 
 READ_KINDS = ("point", "scribble", "clicks", "block", *PIXELLESS)
 STROKE_SUFFIXES = {
@@ -69,6 +77,9 @@ class Source:
     """Dense masks are taken from labels/ for want of masks/: their density must be checked."""
     dense_hint: str = ""
     """What to do about a wrong value in a dense mask, where the layout knows better than the general."""
+    shift_needs_proof: bool = False
+    """Dense masks hold class + 1, as the layout wants it; but data sets laid out so exist that count from 0,
+    and only the value K tells them apart."""
     sparse_rule: SparseRule | None = None
     """The layout's own reading of sparse PNGs; None from it means the general rule."""
     label_place: Path | None = None
@@ -99,29 +110,43 @@ def identity(num_classes: int, **codes: int) -> dict[int, int]:
     return {**{k: k for k in range(num_classes)}, codes.get("void", IGNORED): IGNORED}
 
 
-def read_names(file: Path) -> list[str]:
-    """Read the class names of a classes.txt: one a line, optionally led by its index; void entries left out.
+def read_names(file: Path) -> tuple[list[str], list[str]]:
+    """Read a classes.txt -> (class names, notes): one name a line, optionally led by its index.
 
-    Raises ValueError naming the file and the line.
+    Lines that name no class (void, labelme's __ignore__) are left out and noted.  Raises ValueError naming
+    the file and the line.
     """
     names: list[str] = []
+    left_out: list[str] = []
     for number, line in enumerate(read_lines(file), 1):
         match = re.fullmatch(r"(?:(\d+)[\s:,]+)?(\S.*?)", line.strip())
         if not match or line.lstrip().startswith("#"):
             continue
         index, name = match.groups()
-        if re.match(r"(void|ignored?|unlabell?ed)\b", name, re.IGNORECASE):
+        if is_void(name):
+            left_out.append(name)
             continue
         if index is not None and int(index) != len(names):
             raise ValueError(
                 f"{file}, line {number}: index {index} of {name!r} should be {len(names)}; number from 0"
             )
+        if name in names:
+            raise ValueError(
+                f"{file}, line {number}: class {name!r} stands there twice; remove or rename one"
+            )
         names.append(name)
-    if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+    if len(names) == 1 and (separators := sorted(set(names[0]) & set(",;|\t[{"))):
+        raise ValueError(
+            f"{file}: holds one name, {names[0][:60]!r}, with {some(separators)} in it; write one name a line"
+        )
+    if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(
             f"{file}: needs 1 to {MAX_CLASSES} different class names, one a line; found {len(names)}"
         )
-    return names
+    if not left_out:
+        return names, []
+    what = f"{some(map(repr, left_out))} left out, no class; class 0 is {names[0]!r}"
+    return names, [f"{file.name}: {what}"]
 
 
 def attach(source: Source, config: ImportConfig) -> Source:
@@ -140,7 +165,9 @@ def attach(source: Source, config: ImportConfig) -> Source:
         source = _attach_annotation(source, config)
     for split, items in source.splits.items():
         if not items:
-            raise ValueError(f"{source.root}: no rows in split {split!r}; check its list or image folder")
+            passed = [note for note in source.notes if PASSED_OVER in note]
+            why = "; ".join(passed) or "check its list or image folder"
+            raise ValueError(f"{source.root}: no rows in split {split!r}; {why}")
         absent = [item.image for item in items if not config.skip_bad and not item.image.is_file()]
         if absent:
             raise FieldError(
@@ -206,7 +233,7 @@ def _without_unlabelled(source: Source, split: str, config: ImportConfig, *, rea
     if not bare:
         return source
     if not config.skip_bad or len(bare) == len(items):
-        stems = [file.stem for file in place.rglob("*.png")] if place is not None else []
+        stems = [file.stem for file in label_paths(place)] if place is not None else []
         remedy = f"add the missing label PNGs, or leave these images out with {flag('data.skip_bad')}"
         raise FieldError(
             f"{source.root}, split {split!r}: {len(bare)} of {len(items)} images are without label: "

@@ -19,6 +19,8 @@ from sparseg.data.shards import Description, ShardedDataset
 REFUSED_SHOWN = 20
 SAMPLED_ROWS = 500  # labels decoded for the distribution per image, where the counts are known already
 QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
+MANY_OUTSIDE = 0.05  # share of the clicks
+MADE_ON_STORED = "; labels that were made on the stored pixels want `sparseg import --orientation stored`"
 DENSE_LOOKS = 0.5  # share of labelled pixels above which a sparse kind of label is doubted
 
 
@@ -142,6 +144,50 @@ def _cut(counts: dict[str, Any], unit: str) -> list[str]:
     return [f"{counts['images_cut']:,} images are cut into {kept:,} tiles (rows){without}"]
 
 
+def _outside(counts: dict[str, Any]) -> list[str]:
+    """Raise the alarm if more clicks lie outside of their images than annotators set there."""
+    outside = counts.get("points_outside", 0)
+    whole = outside + counts.get("points", 0)
+    if outside <= MANY_OUTSIDE * whole:
+        return []
+    return [
+        f"ALARM: {_share(outside, whole)} of the clicks lie outside of their images; are rows and columns "
+        "swapped, counted from 1, or made on images of another size?"
+    ]
+
+
+def _white(report: ImportReport, split: str, counts: dict[str, Any]) -> list[str]:
+    """Say which classes occur in no dense mask of a split although void does: one may be written as void."""
+    if split == "train" and report.label != "full":
+        return []
+    never = [name for name, pixels in zip(report.classes, counts["pixels"], strict=True) if not pixels]
+    if not never or not counts["ignored"]:
+        return []
+    return [
+        f"no pixel of {some(never, 12)}, but {counts['ignored']:,} void ones; is a class written as void?"
+    ]
+
+
+def _traits(counts: dict[str, Any]) -> list[str]:
+    """Say what is legal with images and label maps of a split, and yet may surprise."""
+    texts = [
+        f"{counts[f'images_{trait}']:,} images {what}" + (MADE_ON_STORED if trait == "turned" else "")
+        for trait, what in shards.TRAITS.items()
+        if counts.get(f"images_{trait}")
+    ]
+    if counts.get("labels_turned"):
+        texts.append(
+            f"{counts['labels_turned']:,} label maps have the size of the stored pixels and are turned with "
+            "their images"
+        )
+    if counts.get("stored_sizes"):
+        texts.append(
+            f"the annotation of {counts['stored_sizes']:,} turned images states the stored size; its "
+            f"positions are taken for those of the upright picture, as Label Studio exports them"
+        )
+    return texts
+
+
 def format_report(report: ImportReport) -> str:
     """Write an import's report as text: a line a split, the class histogram, the encoding, notes, refused
     rows."""
@@ -208,7 +254,8 @@ def _remarks(report: ImportReport) -> list[str]:
             unit += f" or {report.label}"
         if counts["rows_without_label"]:
             remarks.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
-        remarks += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts)]]
+        remarks += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts), *_traits(counts)]]
+        remarks += [f"{split}: {text}" for text in [*_outside(counts), *_white(report, split, counts)]]
         never = [name for name, images in zip(report.classes, counts["images"], strict=True) if not images]
         if never and split == "train":
             remarks.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")

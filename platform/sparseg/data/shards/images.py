@@ -49,7 +49,9 @@ NARROW = 2**12
 """A 16-bit picture whose values all lie below becomes 16 shades of black."""
 ALPHA = (1, 2)  # in a TIFF's ExtraSamples: the band beyond red, green and blue is one
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2"),
+)
 """File names that count as images where a folder is given, in lower case; of IMAGE_FORMATS."""
 LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -13,6 +13,7 @@ from sparseg.data.importers.layouts.cityscapes import CITYSCAPES_PALETTE, citysc
 from sparseg.data.importers.layouts.folder import folder
 from sparseg.data.importers.layouts.voc import home_of as home_of_voc
 from sparseg.data.importers.layouts.voc import voc
+from sparseg.data.importers.mask_values import with_values_as_asked
 from sparseg.data.importers.source import Source
 
 LAYOUTS = ("voc", "camvid", "cityscapes", "ade20k", "folder")
@@ -43,13 +44,15 @@ def read_layout(layout: str, root: Path, config: ImportConfig) -> Source:
     """The raw dataset at `root`.  Raises ValueError for an unknown layout or one that is not there."""
     match layout:
         case "voc":
-            return voc(root)
+            source = voc(root)
         case "camvid":
-            return camvid(root)
+            source = camvid(root)
         case "cityscapes":
-            return cityscapes(root, config)
+            source = cityscapes(root, config)
         case "ade20k":
-            return ade20k(root, config)
+            source = ade20k(root, config)
         case "folder":
-            return folder(root, config)
-    raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+            source = folder(root, config)
+        case _:
+            raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    return with_values_as_asked(source, config)

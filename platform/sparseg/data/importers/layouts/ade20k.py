@@ -60,8 +60,10 @@ def ade20k(root: Path, config: ImportConfig) -> Source:
         dense_table={0: IGNORED, **{k + 1: k for k in range(K)}},
         places={kind: tuple(home / name for name in folders) for kind, folders in PLACES.items()},
         notes=(*notes, f"dense masks: value v is class v-1 (1..{K}), 0 = void"),
-        dense_hint=f"ade20k masks hold 1..{K} and 0 = void; layout folder reads masks that count from 0",
-        sparse_rule=functools.partial(sparse_rule, K),
+        dense_hint=f"ade20k masks hold 1..{K} and 0 = void; for masks that count from 0 say "
+        f"{flag('data.mask_values')} from-0",
+        shift_needs_proof=not (home / "objectInfo150.txt").is_file(),
+        sparse_rule=None if config.mask_values == "from-0" else functools.partial(sparse_rule, K),
         mask_place=home / "annotations",
     )
 
@@ -71,7 +73,7 @@ def _names(home: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
     if info.is_file():
         return _info_names(info), []
     if (home / "classes.txt").is_file():
-        return read_names(home / "classes.txt"), []
+        return read_names(home / "classes.txt")
     count = config.num_classes or NUM_CLASSES
     note = f"no objectInfo150.txt and no classes.txt in {home}: {count} classes by number"
     return [f"class_{k}" for k in range(count)], [note]

@@ -42,7 +42,9 @@ def camvid(root: Path) -> Source:
             files = [by_stem.get(name, images / f"{name}.jpg") for name in names]
         splits[split] = [Item(file.stem, file, existing(masks / f"{file.stem}.png")) for file in files]
     notes += _leaks(splits)
-    names = read_names(root / "classes.txt") if (root / "classes.txt").is_file() else CAMVID_NAMES
+    has_list = (root / "classes.txt").is_file()
+    names, left_out = read_names(root / "classes.txt") if has_list else (CAMVID_NAMES, [])
+    notes += left_out
     notes.append(f"dense masks: {len(names)} = void")
     table = identity(len(names), void=len(names))
     return Source(

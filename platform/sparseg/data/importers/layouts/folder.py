@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 
 from sparseg.config import FieldError, ImportConfig, flag
-from sparseg.data.importers.files import checked_id, first_folder, label_files, list_images
-from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names
+from sparseg.data.importers.files import checked_id, first_folder, label_files, list_images, some
+from sparseg.data.importers.readers import class_names
+from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names, stroke_files
 
 SPLITS = ("train", "val", "test")
 
@@ -29,7 +30,7 @@ def folder(root: Path, config: ImportConfig) -> Source:
         raise ValueError(
             f"{root}: neither labels/ (sparse) nor masks/ (dense); label PNGs are named as the images"
         )
-    names = _names(root, config)
+    names, name_notes = _names(root, config)
     files, notes = _listed(images)
     mask_of, dense_notes = _dense_files(dense, files)
     splits = {
@@ -45,22 +46,33 @@ def folder(root: Path, config: ImportConfig) -> Source:
         splits=splits,
         dense_table=identity(len(names)),
         places={kind: (labels / "train", labels) for kind in READ_KINDS} if read else {},
-        notes=(*notes, *dense_notes, "dense masks: 255 = void"),
+        notes=(*name_notes, *notes, *dense_notes, "dense masks: 255 = void"),
         dense_is_labels=dense == labels,
         mask_place=dense,
     )
 
 
-def _names(root: Path, config: ImportConfig) -> list[str]:
+def _names(root: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
+    """Class names of classes.txt, else of the annotation files, else by number; and notes."""
     file = root / "classes.txt"
     if file.is_file():
         return read_names(file)
+    places = (
+        [root / "labels"]
+        if config.label_path is None
+        else [Path(config.label_path), root / config.label_path]
+    )
+    place = next((place for place in places if place.exists()), None)
+    files = stroke_files(place, config.label_format) if place is not None and not config.draws_clicks else ()
+    names = class_names(files, config.label_format) if files else []
+    if names:
+        return names, [f"no classes.txt: the classes are those of {some(file.name for file in files)}"]
     if config.num_classes is None:
         raise FieldError(
             f"{root}: no classes.txt, so the classes are not known; write one name a line, or give "
             f"{flag('data.num_classes')}"
         )
-    return [f"class_{k}" for k in range(config.num_classes)]
+    return [f"class_{k}" for k in range(config.num_classes)], []
 
 
 def _listed(images: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:

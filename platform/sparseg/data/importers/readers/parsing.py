@@ -13,7 +13,7 @@ from typing import Any
 
 from sparseg.common.process import one_line
 from sparseg.config import IGNORED, FieldError, flag
-from sparseg.data.importers.files import IMAGE_SUFFIXES, some
+from sparseg.data.importers.files import IMAGE_SUFFIXES, is_void, some
 
 MAX_POSITION_PX = 1_000_000.0
 """A position farther out than this is an error of the file, not a click beside the image."""
@@ -240,11 +240,6 @@ def image_id(name: Any, where: str) -> str:
     stem = last.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else last
     stem = stem.removesuffix("_leftImg8bit")  # Cityscapes' images are named by what precedes it
     return (ELSEWHERE if leaves else "") + "/".join([*parts[:-1], stem])
-
-
-def is_void(label: str) -> bool:
-    """Whether a label says that its pixels are of no class: void, ignore(d), labelme's __ignore__."""
-    return re.fullmatch(r"_*(void|ignored?)_*", label.strip(), re.IGNORECASE) is not None
 
 
 def class_id(label: Any, names: list[str], where: str) -> int:

@@ -1,0 +1,146 @@
+"""Class lists: what is a name, what names no class, where the classes come from without a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from importing import import_dataset
+from PIL import Image
+
+from sparseg.config import UNLABELLED
+from sparseg.data.importers import format_report
+from sparseg.data.importers.files import is_void, list_images
+from sparseg.data.importers.source import read_names
+
+HEIGHT, WIDTH = 12, 16
+
+
+def listed(tmp_path: Path, text: str) -> tuple[list[str], list[str]]:
+    (tmp_path / "classes.txt").write_text(text)
+    return read_names(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize(
+    "word", ["void", "Void", "ignore", "ignored", "unlabeled", "Unlabelled", "__ignore__"]
+)
+def test_bare_words_name_no_class_and_are_noted(tmp_path: Path, word: str) -> None:
+    names, notes = listed(tmp_path, f"{word}\n_background_\nsand\n")
+    assert names == ["_background_", "sand"] and is_void(word)
+    assert notes == [f"classes.txt: {word!r} left out, no class; class 0 is '_background_'"]
+
+
+def test_names_that_begin_with_such_a_word_are_classes(tmp_path: Path) -> None:
+    assert listed(tmp_path, "void space\nIgnored trash\nunlabelled_box\n") == (
+        ["void space", "Ignored trash", "unlabelled_box"],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "ground,sand,rock\n",
+            r"classes\.txt: holds one name, 'ground,sand,rock', with , in it; write one name a",
+        ),
+        ('["ground", "sand"]', r"holds one name, .* write one name a line"),
+        ("ground\nsand\nground\n", r"classes\.txt, line 3: class 'ground' stands there twice"),
+        ("void\n", r"needs 1 to 250 different class names, one a line; found 0"),
+    ],
+)
+def test_lists_that_are_none_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        listed(tmp_path, text)
+
+
+def test_names_with_commas_stay_where_there_are_several(tmp_path: Path) -> None:
+    assert listed(tmp_path, "wall, indoor\nsky\n")[0] == ["wall, indoor", "sky"]
+
+
+# ------------------------------------------------------------------------------------------ without a list
+
+
+def raw_folder(root: Path, names: str | None) -> Path:
+    for split, name in (("train", "a"), ("val", "b")):
+        for folder, array in (("images", np.full((HEIGHT, WIDTH, 3), 9, np.uint8)), ("masks", mask())):
+            file = root / folder / split / f"{name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(file)
+    if names is not None:
+        (root / "classes.txt").write_text(names)
+    return root
+
+
+def mask() -> np.ndarray:
+    return np.repeat(np.arange(HEIGHT) // 6, WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
+
+
+def clicks(root: Path, *rows: str) -> str:
+    (root / "ann.csv").write_text("\n".join(["image,row,column,label", *rows]))
+    return str(root / "ann.csv")
+
+
+def test_classes_of_the_annotation_file_where_there_is_no_list(tmp_path: Path) -> None:
+    root = raw_folder(tmp_path / "raw", None)
+    label_path = clicks(tmp_path, "a,1,1,sand", "a,2,2,rock")
+    report = import_dataset("folder", root, tmp_path / "out", label_path=label_path, workers=0)
+    assert list(report.classes) == ["rock", "sand"]
+    assert "no classes.txt: the classes are those of ann.csv" in report.notes
+
+
+def test_a_list_goes_before_the_annotation_file(tmp_path: Path) -> None:
+    root = raw_folder(tmp_path / "raw", "__ignore__\nsand\nrock\n")
+    label_path = clicks(tmp_path, "a,1,1,sand", "a,2,2,rock", "a,3,3,__ignore__")
+    report = import_dataset("folder", root, tmp_path / "out", label_path=label_path, workers=0)
+    assert list(report.classes) == ["sand", "rock"]
+    assert report.splits["train"]["ignored"] == 1
+    assert "note: classes.txt: '__ignore__' left out, no class; class 0 is 'sand'" in format_report(report)
+
+
+# ------------------------------------------------------------------------- what else is not passed in silence
+
+
+@pytest.mark.parametrize(("outside", "is_told"), [(1, False), (2, True)])
+def test_many_clicks_outside_raise_the_alarm(tmp_path: Path, outside: int, is_told: bool) -> None:
+    root = raw_folder(tmp_path / "raw", "rock\nsand\n")
+    inside = [f"a,{row},{column},rock" for row in range(5) for column in range(5)]
+    label_path = clicks(tmp_path, *inside, *(f"a,{HEIGHT},{column},sand" for column in range(outside)))
+    report = import_dataset("folder", root, tmp_path / "out", label_path=label_path, workers=0)
+    told = (
+        "note: train: ALARM: 7.41 % of the clicks lie outside of their images; are rows and columns swapped"
+    )
+    assert (told in format_report(report)) == is_told
+
+
+def test_a_class_in_no_mask_beside_void_is_noted(tmp_path: Path) -> None:
+    root = raw_folder(tmp_path / "raw", "rock\nsand\nice\n")
+    void_HW = mask()
+    void_HW[0, :3] = 255
+    Image.fromarray(void_HW).save(root / "masks" / "val" / "b.png")
+    label_HW = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
+    label_HW[0, :3] = 0, 1, 2
+    (root / "labels").mkdir()
+    Image.fromarray(label_HW).save(root / "labels" / "a.png")
+    report = import_dataset("folder", root, tmp_path / "out", workers=0)
+    assert "note: val: no pixel of ice, but 3 void ones; is a class written as void?" in format_report(report)
+
+
+def test_pictures_that_are_not_read_are_named_with_the_remedy(tmp_path: Path) -> None:
+    root = raw_folder(tmp_path / "raw", "rock\nsand\n")
+    images = root / "images" / "train"
+    (
+        (images / "c.jfif").write_bytes(b""),
+        (images / "d.HEIC").write_bytes(b""),
+        (images / "e.txt").write_text(""),
+    )
+    files, notes = list_images(images)
+    assert [file.name for file in files] == ["a.png", "c.jfif"]
+    assert notes == [f"2 files of {images} are no images by their suffix: d.HEIC, e.txt; convert to JPEG"]
+    for file in files:
+        file.unlink()
+    with pytest.raises(
+        ValueError, match=r"no rows in split 'train'; 2 files of .*: d\.HEIC, e\.txt; convert to"
+    ):
+        import_dataset("folder", root, tmp_path / "out", label="full", workers=0)
