@@ -59,7 +59,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     storage, *older = imports or (str(config.folder.parent),)
     dataset = importers.prepare(config.data, storage, older=older)
     found = shards.describe(dataset, cache=config.data.cache)
-    for split in (config.data.train_split, config.data.val_split):
+    for split in (config.data.train_split, *([config.data.val_split] if config.data.validates else [])):
         if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
     if config.loss.class_balance:
