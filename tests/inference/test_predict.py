@@ -201,6 +201,31 @@ def test_two_images_of_one_stem_are_refused(tmp_path, stub):
     assert not (tmp_path / "out").exists()
 
 
+def test_equal_names_of_several_folders_mirror_the_folders(tmp_path, stub):
+    for site in ("siteA", "siteB/2024"):
+        (tmp_path / "in" / site).mkdir(parents=True)
+        Image.fromarray(picture(70, 70)).save(tmp_path / "in" / site / "IMG_0001.png")
+    (tmp_path / "in" / "siteA" / "IMG_0002.png").write_bytes(
+        (tmp_path / "in/siteA/IMG_0001.png").read_bytes()
+    )
+    files, out = str(tmp_path / "in" / "**" / "*.png"), tmp_path / "out"
+    assert predict.predict_folder("ckpt", files, out, overlay=True) == 0
+    masks = ["siteA/IMG_0001.png", "siteA/IMG_0002.png", "siteB/2024/IMG_0001.png"]
+    assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*.png")) == masks
+    assert sorted(rows_of(out)) == masks and (out / "siteB/2024/IMG_0001_overlay.jpg").is_file()
+    count = len(stub)
+    assert predict.predict_folder("ckpt", files, out, overlay=True) == 0
+    assert len(stub) == count  # all were there already
+
+
+def test_folders_are_not_mirrored_where_all_names_differ(tmp_path, stub):
+    for site in ("siteA", "siteB"):
+        (tmp_path / "in" / site).mkdir(parents=True)
+        Image.fromarray(picture(70, 70)).save(tmp_path / "in" / site / f"{site}.png")
+    assert predict.predict_folder("ckpt", str(tmp_path / "in" / "*" / "*.png"), tmp_path / "out") == 0
+    assert sorted(rows_of(tmp_path / "out")) == ["siteA.png", "siteB.png"]
+
+
 def test_no_image_and_a_file_as_output_are_refused(tmp_path, stub):
     (tmp_path / "empty").mkdir()
     for images in (tmp_path / "empty", tmp_path / "missing", tmp_path / "*.jpg"):

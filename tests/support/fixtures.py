@@ -39,7 +39,7 @@ def sparse_label(dense: np.ndarray, unlabelled: int) -> np.ndarray:
 def save_image(file: Path, mask: np.ndarray) -> None:
     """A picture whose colours follow the mask."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(len(file.stem))
+    rng = np.random.default_rng(list(f"{file.parent.name}/{file.stem}".encode()))  # no two are equal
     picture = np.stack([mask * 9 % 200, mask * 5 % 200, mask * 3 % 200], axis=2)
     picture = picture + rng.integers(0, 50, picture.shape)
     Image.fromarray(picture.astype(np.uint8)).save(file)

@@ -28,6 +28,9 @@ IMPORT_FLAGS = {
     "data.num_classes": "--num-classes",
     "data.orientation": "--orientation",
     "data.skip_bad": "--skip-bad",
+    "data.unannotated": "--unannotated",
+    "data.val_split": "--val-split",
+    "data.val_group": "--val-group",
     "data.store": "--store",
     "data.tile_px": "--tile-px",
     "data.tile_overlap_px": "--tile-overlap-px",
@@ -110,12 +113,33 @@ def _add_import(commands: Any) -> None:
     add.add_argument(
         "--skip-bad", action="store_true", help="leave out unreadable or unlabelled images and list them"
     )
+    _add_splitting(add)
     add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
     add.add_argument(
         "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
     )
     _add_storing(add)
     add.set_defaults(action=_import)
+
+
+def _add_splitting(add: argparse.ArgumentParser) -> None:
+    add.add_argument(
+        "--unannotated",
+        default="refuse",
+        choices=_choices("unannotated"),
+        help="keep: images that nobody annotated go into the split pool, which training never reads",
+    )
+    add.add_argument(
+        "--val-split",
+        default="val",
+        metavar="NAME",
+        help="none: hold nothing out, all images of a folder train (default val)",
+    )
+    add.add_argument(
+        "--val-group",
+        metavar="folder|REGEX",
+        help="hold out whole groups: by the first folder below images/, or by a regular expression on the id",
+    )
 
 
 def _add_storing(add: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparseg.config.checks import FieldError, field, flag
-from sparseg.config.data import DataConfig, ImportConfig, check_tiles
+from sparseg.config.data import NO_VALIDATION, DataConfig, ImportConfig, check_tiles
 from sparseg.config.labels import IGNORED, MAX_CLASSES, PIXELLESS, UNLABELLED
 from sparseg.config.loss import LossConfig
 from sparseg.config.methods import METHODS, TERMS, Method, method_rows
@@ -14,6 +14,7 @@ __all__ = [
     "IGNORED",
     "MAX_CLASSES",
     "METHODS",
+    "NO_VALIDATION",
     "PIXELLESS",
     "TERMS",
     "UNLABELLED",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from sparseg.config.checks import field, flag, require
 from sparseg.config.labels import MAX_CLASSES, PIXELLESS
 
+NO_VALIDATION = "none"
+"""As `val_split`: the run trains without validation."""
 LEAST_TILE_PX = 64
 """Smaller tiles would be mostly border."""
 
@@ -37,6 +40,22 @@ def check_tiles(tile_px: int, tile_overlap_px: int, label: str) -> None:
         0 <= tile_overlap_px <= tile_px // 2,
         f"{overlap} must be in 0..{tile_px // 2} (half of {side}={tile_px}), got {tile_overlap_px}",
     )
+
+
+def _check_group(val_group: str | None, val_split: str) -> None:
+    """Raise ValueError unless images can be held out by such groups."""
+    if val_group is None:
+        return
+    name = field("data.val_group")
+    require(
+        val_split != NO_VALIDATION,
+        f"{name}={val_group!r} chooses the images held out, but {field('data.val_split')} is none; leave "
+        "one of them out",
+    )
+    try:
+        re.compile(val_group)
+    except re.error as error:
+        require(False, f"{name} must be folder or a regular expression, got {val_group!r} ({error})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +104,14 @@ class ImportConfig:
     tools show it, or (`stored`) the rows as the file holds them; the dataset keeps the same."""
     skip_bad: bool = False
     """At import, leave out unreadable or unlabelled images and list them instead of refusing the dataset."""
+    unannotated: Literal["refuse", "keep"] = "refuse"
+    """Images that nobody annotated: `keep` puts them into the split `pool`, which training never reads."""
+    val_split: str = "val"
+    """Split validated on; `none`: no validation, and the last checkpoint is the best. An import of a folder
+    without split folders then trains on all its images."""
+    val_group: str | None = None
+    """Hold out whole groups of images: `folder` (the first folder below images/), or a regular expression
+    whose first group, or whole match, in an image's id names its group (default: each image for itself)."""
     store: Literal["original", "fast", "raw"] = "original"
     """What an import keeps of the images: the files' own bytes; `fast`, which turns what is no JPEG into
     lossless tiles of which a crop decodes its own only; or `raw`: 3 bytes a pixel, nothing to decode."""
@@ -119,7 +146,13 @@ class ImportConfig:
             f"{field('data.num_classes')} must be in 2..{MAX_CLASSES}, got {classes}",
         )
         check_tiles(self.tile_px, self.tile_overlap_px, self.label)
+        _check_group(self.val_group, self.val_split)
         require(self.stroke_px >= 1, f"{field('data.stroke_px')} must be >= 1, got {self.stroke_px}")
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is a validation."""
+        return self.val_split != NO_VALIDATION
 
     @property
     def draws_clicks(self) -> bool:
@@ -162,8 +195,6 @@ class DataConfig(ImportConfig):
     thread."""
     train_split: str = "train"
     """Split trained on."""
-    val_split: str = "val"
-    """Split validated on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

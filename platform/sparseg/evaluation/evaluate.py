@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparseg.common import object_store
+from sparseg.config import UNLABELLED
 from sparseg.data import row_order, shards
 from sparseg.evaluation import metrics
 from sparseg.evaluation.counts import count_split
@@ -21,6 +22,7 @@ from sparseg.evaluation.metrics import Counts
 from sparseg.inference.views import Spread
 from sparseg.runs import checkpoint as checkpoints
 from sparseg.runs.checkpoint import Loaded
+from sparseg.runs.log import on_sparse_labels
 
 PART_BATCHES = 4  # of a worker's turn
 Part = tuple[Counts, list[dict[str, Any]]]
@@ -34,7 +36,10 @@ def evaluate(
     spread: Spread | None = None,
     **views: Any,
 ) -> dict[str, Any]:
-    """Score a network on a split with dense labels; every image counts exactly once.
+    """Score a network on a split; every image counts exactly once.
+
+    Where less than half of a split's pixels are labelled (clicks), the scores are those of the labelled
+    pixels, and the numbers that need dense labels (boundary IoU, calibration) are None.
 
     The numbers do not depend on `spread`: batches stay as they are, and counts are whole (with another number
     of threads the network's own rounding may move a confidence by 1e-7).
@@ -76,14 +81,20 @@ def evaluate(
         counts += some
         images += records
     if not counts.confusion_KK.sum():
-        raise ValueError(f"{dataset}: no pixel of split {split!r} has a class; it takes dense labels")
+        raise ValueError(f"{dataset}: no pixel of split {split!r} has a class; label some")
     images.sort(key=lambda record: record["row"])
+    unlabelled = sum(record.pop("unlabelled_pixels") for record in images)
+    detailed = metrics.detailed_scores(counts, names)
+    is_sparse = unlabelled > detailed["pixels"]
+    if is_sparse:
+        detailed |= metrics.no_dense_scores(names)
     return {
         "checkpoint": "the given network" if isinstance(model, Loaded) else str(model),
         "dataset": str(dataset),
         "split": split,
         "views": views,
-        **metrics.detailed_scores(counts, names),
+        "labels": "sparse" if is_sparse else "dense",
+        **detailed,
         "images": images,
     }
 
@@ -123,7 +134,8 @@ def evaluate_part(
         for row, found, truth, sure in zip(numbers, prediction_BHW, truth_BHW, confidence_BHW, strict=True):
             scored = metrics.scores(metrics.confusion(found, truth, num_classes), loaded.names)
             known = {name: scored[name] if scored["pixels"] else None for name in ("miou", "pixel_accuracy")}
-            records.append({"row": row, "id": ids[row]["id"], **known, "confidence": sure.mean().item()})
+            record = {"row": row, "id": ids[row]["id"], **known, "confidence": sure.mean().item()}
+            records.append({**record, "unlabelled_pixels": int((truth == UNLABELLED).sum())})
 
     counts = count_split(
         loaded.model, rows, num_classes, device=device, batches=batches, details=True, on_batch=note, **views
@@ -133,7 +145,8 @@ def evaluate_part(
 
 def show(found: dict[str, Any]) -> None:
     """Print the scores as a table."""
-    print(f"{found['checkpoint']} on {found['split']} of {found['dataset']}, {len(found['images'])} images")
+    where = f"{found['checkpoint']} on {found['split']} of {found['dataset']}, {len(found['images'])} images"
+    print(f"{where}{on_sparse_labels(found)}")
     table = rich.table.Table()
     table.add_column("class")
     for name in ("IoU", "boundary IoU", "share of pixels"):
@@ -142,10 +155,12 @@ def show(found: dict[str, Any]) -> None:
         cells = [iou, found["boundary_iou_per_class"][name], sum(row) / max(found["pixels"], 1)]
         table.add_row(name, *("-" if value is None else f"{100 * value:.2f}" for value in cells))
     table.add_section()
-    table.add_row("mean", f"{100 * found['miou']:.2f}", f"{100 * found['boundary_iou']:.2f}", "")
+    means = (found["miou"], found["boundary_iou"])
+    table.add_row("mean", *("-" if value is None else f"{100 * value:.2f}" for value in means), "")
     console = rich.console.Console()
     if not console.is_terminal:
         console.width = 120
     console.print(table)
     for name in ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "calibration_error"):
-        print(f"{name.replace('_', ' ').replace('miou', 'mIoU'):<24} {found[name]:.4f}")
+        value = "-" if found[name] is None else f"{found[name]:.4f}"
+        print(f"{name.replace('_', ' ').replace('miou', 'mIoU'):<24} {value}")

@@ -165,5 +165,11 @@ def detailed_scores(counts: Counts, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def no_dense_scores(names: Sequence[str]) -> dict[str, Any]:
+    """Give the part of `detailed_scores` that only dense labels tell, as unknown (None)."""
+    nothing = {"boundary_iou": None, "calibration_error": None, "calibration": None}
+    return {**nothing, "boundary_iou_per_class": dict.fromkeys(names)}
+
+
 def _named(value_K: Tensor, names: Sequence[str]) -> dict[str, float | None]:
     return {name: None if value.isnan() else value.item() for name, value in zip(names, value_K, strict=True)}

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,14 @@ class Job:
     overlay: bool
     probabilities: bool
     views: Mapping[str, Any]  # of `class_probabilities`
+    home: str = ""
+    """Folder whose subfolders the outputs mirror; empty: all lie in `folder` itself."""
+
+    def stem(self, file: Path) -> str:
+        """Give the path of an image's outputs below `folder`, without their endings."""
+        if not self.home:
+            return file.stem
+        return (file.parent.relative_to(self.home) / file.stem).as_posix()
 
     @property
     def kinds(self) -> list[str]:
@@ -62,7 +71,13 @@ class Job:
 
     def row(self, file: Path, also: str) -> Row:
         """Of a mask that is going to be written."""
-        row = {"image": str(file), "mask": f"{file.stem}.png", "also": also, "confidence": "", "unsure": ""}
+        row = {
+            "image": str(file),
+            "mask": f"{self.stem(file)}.png",
+            "also": also,
+            "confidence": "",
+            "unsure": "",
+        }
         return {**row, "settings": self.settings(file)}
 
 
@@ -79,6 +94,7 @@ def predict_folder(
 ) -> int:
     """Write OUT/STEM.png (palette PNG of class ids) for every image -> the number of images that failed.
 
+    Where images of several folders have equal names, OUT mirrors their folders: OUT/siteA/STEM.png.
     ``images`` is a file, a folder (not its subfolders) or a glob pattern.  ``overlay`` adds
     STEM_overlay.jpg, ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.
     OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, and the share
@@ -93,10 +109,10 @@ def predict_folder(
     files = [file.absolute() for file in list_images(images)]
     folder, checkpoint = Path(out).absolute(), checkpoints.resolve(checkpoint).absolute()
     loaded = checkpoints.load_model(checkpoint, "cpu" if spread is not None else _device())
-    job = Job(str(checkpoint), str(folder), overlay, probabilities, views)
-    _check_outputs(files, folder, job.kinds)
+    job = Job(str(checkpoint), str(folder), overlay, probabilities, views, _home_of(files))
+    _check_outputs(files, folder, job)
     listing = Listing(folder)
-    own = {file: listing.own(f"{file.stem}.png", job.settings(file)) for file in files}
+    own = {file: listing.own(f"{job.stem(file)}.png", job.settings(file)) for file in files}
     missing = [file for file in files if force or not _complete(own[file], folder, job)]
     if not force:
         _refuse_existing(missing, folder, job, own)
@@ -143,7 +159,8 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         except ValueError as error:
             yield {"error": str(error)}
             continue
-        stem = Path(job.folder) / file.stem
+        mask = Path(job.folder) / f"{job.stem(file)}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
         label_HW = np.empty(image_HW3.shape[:2], np.uint8)
         top, sure, unsure, kept = 0, 0.0, 0, []
         for p_KrW in predict_strips(loaded.model, image_HW3, _device(), **job.views):
@@ -156,12 +173,11 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
                 kept.append(p_KrW.astype(np.float16))
         if job.overlay:
             picture = drawing.encode(drawing.overlay(image_HW3, label_HW, loaded.palette), "JPEG")
-            write_atomically(stem.with_name(f"{file.stem}_overlay.jpg"), picture)
+            write_atomically(mask.with_name(f"{file.stem}_overlay.jpg"), picture)
         if job.probabilities:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, probabilities=np.concatenate(kept, 1), names=np.array(loaded.names))
-            write_atomically(stem.with_name(f"{file.stem}.npz"), buffer.getvalue())
-        mask = stem.with_name(f"{file.stem}.png")
+            write_atomically(mask.with_name(f"{file.stem}.npz"), buffer.getvalue())
         write_atomically(mask, shards.encode_label(label_HW, loaded.palette))
         shares = {"confidence": sure / label_HW.size, "unsure": unsure / label_HW.size}
         yield job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
@@ -229,27 +245,35 @@ def _complete(row: Row | None, folder: Path, job: Job) -> bool:
     return all(kind in written and (folder / f"{stem}{kind}").is_file() for kind in job.kinds)
 
 
-def _check_outputs(files: Sequence[Path], folder: Path, kinds: Sequence[str]) -> None:
+def _home_of(files: Sequence[Path]) -> str:
+    """Find the folder whose subfolders the outputs mirror: where names are equal, the images' common one."""
+    if len({file.stem for file in files}) == len(files):
+        return ""
+    return os.path.commonpath([file.parent for file in files])
+
+
+def _check_outputs(files: Sequence[Path], folder: Path, job: Job) -> None:
     """Raises ValueError if results would replace each other or an input."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; the predictions need a folder")
     sources = {file.resolve() for file in files}
     by_stem: dict[str, Path] = {}
     for file in files:
-        if file.stem in by_stem:
+        stem = job.stem(file)
+        if stem in by_stem:
             raise ValueError(
-                f"{by_stem[file.stem]} and {file} would both be written to {folder / file.stem}.png; "
+                f"{by_stem[stem]} and {file} would both be written to {folder / stem}.png; "
                 "predict them into different folders"
             )
-        by_stem[file.stem] = file
-        for target in (folder / f"{file.stem}{kind}" for kind in kinds):
+        by_stem[stem] = file
+        for target in (folder / f"{stem}{kind}" for kind in job.kinds):
             if target.resolve() in sources:
                 raise ValueError(f"{target} is one of the images; name another output folder")
 
 
 def _refuse_existing(files: Sequence[Path], folder: Path, job: Job, own: Mapping[Path, Row | None]) -> None:
     for file, kind in ((file, kind) for file in files for kind in job.kinds):
-        target, row = folder / f"{file.stem}{kind}", own[file]
+        target, row = folder / f"{job.stem(file)}{kind}", own[file]
         if target.exists() and (row is None or kind not in (".png", *row["also"].split())):
             raise ValueError(
                 f"{target} exists already, and {LIST_FILE} does not say that it is of this checkpoint with "

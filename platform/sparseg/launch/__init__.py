@@ -17,6 +17,7 @@ from sparseg.launch.dry_run import print_plan
 from sparseg.launch.ray_map import spread
 from sparseg.launch.ray_train import train_on_ray
 from sparseg.runs import store
+from sparseg.runs.log import on_sparse_labels
 
 __all__ = ["finish", "launch", "main", "spread", "start_ray"]
 
@@ -31,10 +32,11 @@ def main(recipe: Config, *, description: str, args: list[str] | None = None, pro
 def finish(config: Config) -> None:
     """Run to the end and say what came out."""
     result = launch(config)
-    print(
-        f"done: best val mIoU {result['miou']:.4f} at step {result['step']}; {config.folder}/best names "
-        f"its checkpoint, {config.folder}/metrics.jsonl holds every logged step"
-    )
+    came_out = f"trained to step {result['step']} without validation; {config.folder}/best names the last"
+    if config.data.validates:
+        score = f"best val mIoU {result['miou']:.4f}{on_sparse_labels(result)}"
+        came_out = f"{score} at step {result['step']}; {config.folder}/best names its"
+    print(f"done: {came_out} checkpoint, {config.folder}/metrics.jsonl holds every logged step")
 
 
 def launch(

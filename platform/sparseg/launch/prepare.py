@@ -59,12 +59,49 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     storage, *older = imports or (str(config.folder.parent),)
     dataset = importers.prepare(config.data, storage, older=older)
     found = shards.describe(dataset, cache=config.data.cache)
-    for split in (config.data.train_split, config.data.val_split):
+    for split in (config.data.train_split, *([config.data.val_split] if config.data.validates else [])):
         if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
+    _refuse_unlabelled(found, config)
+    if not config.run.fresh:
+        checkpoint.refuse_other_classes(config.folder, found.names)
+        if changes := _other_data(found, config):
+            print(f"note: {changes}")
     if config.loss.class_balance:
         shards.labelled_pixels(found, config.data.train_split)
     return config, dataset
+
+
+def _refuse_unlabelled(found: shards.Description, config: Config) -> None:
+    """Raise ValueError if the dataset says that no training image has a label."""
+    split = config.data.train_split
+    counts = found.report.get("splits", {}).get(split, {})
+    if config.data.label != "full" and counts.get("rows_without_label", -1) == found.rows[split]:
+        raise ValueError(
+            f"{found.source}: none of the {found.rows[split]} images of split {split!r} has a labelled "
+            "pixel, so nothing can be learnt; annotate some, and import the data again"
+        )
+
+
+def _other_data(found: shards.Description, config: Config) -> str:
+    """Say how the data differ from those that the run in STORAGE/NAME was last trained with; empty if they
+    do not, or nobody knows."""
+    path = config.folder / "environment.json"
+    if not checkpoint.all_of(config.folder) or not path.is_file():
+        return ""
+    told = log.read_json(path)
+    before, now = told.get("data_fingerprint"), found.report.get("fingerprint")
+    if None in (before, now) or before == now:
+        return ""
+    then, counts = told.get("labels", {}), shards.label_counts(found, config.data.train_split)
+    what = {"images": "rows", "pixels": "labelled pixels"}
+    changed = [
+        f"{config.data.train_split} {word} {then[name]:,} -> {counts[name]:,}"
+        for name, word in what.items()
+        if None not in (then.get(name), counts[name]) and then[name] != counts[name]
+    ]
+    how = ", ".join(changed) or "as many images and labels, of other files or settings"
+    return f"the run goes on with other data than it began with: {how} (fingerprint {before} -> {now})"
 
 
 @functools.cache

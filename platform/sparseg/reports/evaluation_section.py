@@ -15,6 +15,7 @@ from sparseg.data.drawing import Array
 from sparseg.inference import predict
 from sparseg.reports.html import Points, bar_list, heat_table, line_chart, picture
 from sparseg.runs import checkpoint as checkpoints
+from sparseg.runs.log import on_sparse_labels
 
 CELL_PX = 300
 Draw = Callable[[Array, Array, Array, Sequence[drawing.Colour]], dict[str, Array]]
@@ -31,19 +32,23 @@ SCORES = (
 def html_of(found: Mapping[str, Any], sheets: Mapping[str, bytes]) -> str:
     """The section of a run's page: ``found`` of `evaluate.evaluate`, ``sheets`` of `sheets_of`."""
     tiles = "".join(
-        f'<div class="tile"><b>{100 * found[key]:.1f}</b><span>{name}, %</span></div>' for name, key in SCORES
+        f'<div class="tile"><b>{"-" if found[key] is None else f"{100 * found[key]:.1f}"}</b>'
+        f"<span>{name}, %</span></div>"
+        for name, key in SCORES
     )
     names = list(found["iou"])
     bars = [(name, [(0, found["iou"][name]), (1, found["boundary_iou_per_class"][name])]) for name in names]
-    right: Points = [
-        (100 * sure, 100 * share) for _, share, sure in found["calibration"] if share is not None
-    ]
-    ideal: Points = [(0.0, 0.0), (100.0, 100.0)]
-    curve = line_chart(
-        "Share right over confidence, %", [("bins", 0, right), ("ideal", 7, ideal)], "confidence"
-    )
+    curve = ""
+    if found["calibration"] is not None:
+        right: Points = [
+            (100 * sure, 100 * share) for _, share, sure in found["calibration"] if share is not None
+        ]
+        ideal: Points = [(0.0, 0.0), (100.0, 100.0)]
+        series = [("bins", 0, right), ("ideal", 7, ideal)]
+        curve = line_chart("Share right over confidence, %", series, "confidence")
+    where = on_sparse_labels(found)
     return (
-        f"<h3>{escape(found['split'])}: {len(found['images'])} whole images</h3>"
+        f"<h3>{escape(found['split'])}: {len(found['images'])} whole images{where}</h3>"
         f'<div class="tiles">{tiles}</div><div class="charts">'
         f"{bar_list('IoU (first) and boundary IoU of each class, %', bars)}{curve}</div>"
         f"{heat_table('Confusion: truth in rows, % of its pixels', names, found['confusion'])}"

@@ -10,7 +10,7 @@ import pickle
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,16 @@ def commit() -> str:
 
 FREE_TO_CHANGE = {
     "model": ("weights",),  # the checkpoint holds what came of them
-    "data": ("root", "layout", "shards", "loader_processes", "cache", "skip_bad", "label_path"),
+    "data": (
+        "root",
+        "layout",
+        "shards",
+        "loader_processes",
+        "cache",
+        "skip_bad",
+        "unannotated",
+        "label_path",
+    ),
     "optim": ("skip_nonfinite",),
     "resources": None,
     "run": (
@@ -169,6 +178,25 @@ def refuse_other_run(config: Config) -> None:
                     f"one has {value}; "
                     "give another --run.name, the same value, or --run.fresh (moves the old run aside)"
                 )
+
+
+def refuse_other_classes(folder: Path, names: Sequence[str]) -> None:
+    """Raise ValueError if the run in a folder was trained with other classes, or the same in another order.
+
+    Output k of its network stands for class k; it would go on as another class.
+    """
+    for path in reversed(all_of(folder)):
+        try:
+            saved = json.loads(read_metadata(path / "model.safetensors")["classes"])
+        except ValueError:
+            continue  # a damaged one, which `newest` passes over, and says so
+        if saved != list(names):
+            raise ValueError(
+                f"{path}: the checkpoint's classes are {', '.join(saved)}, the data's are "
+                f"{', '.join(names)}; "
+                "mend the data's classes, give another --run.name, or --run.fresh (moves the old run aside)"
+            )
+        return
 
 
 def mark_best(folder: Path, checkpoint: Path) -> None:

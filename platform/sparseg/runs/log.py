@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,12 @@ class RunLog:
         """Log a validation after `step`."""
         line = {"kind": "val", "step": step, "epoch": round(epoch, 4), "miou": scores["miou"]}
         line |= {"pixel_accuracy": scores["pixel_accuracy"], "iou": scores["iou"], "best": is_best}
+        if where := on_sparse_labels(scores):
+            line |= {"labels": "sparse", "pixels": scores["pixels"]}
         self._say(
             f"step {step}/{self.total_steps} | epoch {epoch:.2f} | val mIoU {scores['miou']:.4f} | "
             "pixel accuracy "
-            f"{scores['pixel_accuracy']:.4f}{' | best so far' if is_best else ''}"
+            f"{scores['pixel_accuracy']:.4f}{where}{' | best so far' if is_best else ''}"
         )
         flat = {f"iou/{name}": value for name, value in scores["iou"].items() if value is not None}
         return self._write(line, {"miou": scores["miou"], **flat})
@@ -185,6 +187,11 @@ def _tensorboard(folder: Path) -> Any:
         )
         return None
     return SummaryWriter(str(folder))
+
+
+def on_sparse_labels(scores: Mapping[str, Any]) -> str:
+    """Say on how many pixels scores are, for the end of a line; empty where the labels were dense."""
+    return f" on {scores['pixels']:,} labelled pixels" if scores.get("labels") == "sparse" else ""
 
 
 def json_text(value: Any) -> str:

@@ -109,6 +109,11 @@ def _check_together(path: Path, sweep: Sweep) -> None:
     """Raise ValueError for flags that exclude each other, or need a package that is not there."""
     if sweep.seeds and "run.seed" in sweep.space:
         raise ValueError(f"--seeds: {path} searches run.seed itself; give one or the other")
+    if not sweep.config.data.validates:
+        raise ValueError(
+            "--data.val-split none: a sweep compares its trials by their validation; leave it out, or name a "
+            "split"
+        )
     if sweep.config.run.fresh and sweep.study_url not in (None, "journal"):
         raise ValueError(
             f"--run.fresh: the study in {sweep.study_url} stays what it is; give another --sweep.name"

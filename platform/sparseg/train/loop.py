@@ -106,6 +106,8 @@ def validate(state: TrainingState) -> dict[str, Any]:
             on_batch=note,
         )
     result = {**scores(counts.confusion_KK, data.names), "step": state.step}
+    if data.report.get("val_labels") == "sparse":
+        result["labels"] = "sparse"  # so whoever prints the scores says on how many pixels they are
     if result["miou"] > state.best["miou"] or not state.best["iou"]:  # the first one even if it is NaN
         state.best = result
     return result
@@ -219,9 +221,11 @@ def loop(
             finite, stopping = [], logged.stops
             # only rank 0 saves, so the clocks of the others may differ
             saves |= logged.saves or 0 < config.run.checkpoint_seconds <= time.monotonic() - saved_s
-        result = validate(state) if validates else None
+        result = validate(state) if validates and config.data.validates else None
         if log is not None and result is not None:
             log.validation(step, epoch, result, is_best=state.best is result)
+        if not config.data.validates:
+            state.best = {"miou": None, "iou": {}, "step": step}  # without scores the last one is the best
         if log is not None and (validates or saves or stopping):
             save(state, log, result["miou"] if result else None)
             saved_s = time.monotonic()

@@ -17,7 +17,7 @@ from sparseg.data.importers.build import derive, import_source
 from sparseg.data.importers.report import ImportReport
 from sparseg.data.importers.reuse import refuse_few_of_tiles, refuse_lost_tiles, refuse_settled, to_derive
 from sparseg.data.importers.source import READ_KINDS, Source, attach, fingerprint, recipe_of, tiles_of
-from sparseg.data.importers.summary import describe, format_report, inspected
+from sparseg.data.importers.summary import describe, format_report, inspected, notes_of
 
 DEFAULTS = ImportConfig()
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
@@ -68,7 +68,8 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
 
     Imports go to STORAGE/datasets; an equal one in the same place of an `older` storage is taken as it is.
     The shards' checksums are checked here; those of a URL, of which only the manifest is read, at copying.
-    To be called once, before workers start.  Two calls at once wait for each other.  Prints one line.
+    To be called once, before workers start.  Two calls at once wait for each other.  Prints one line, and an
+    import's notes.
     Raises ValueError for wrong input, in one line.
     """
     start_s = time.perf_counter()
@@ -108,6 +109,8 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
             print(
                 f"dataset: imported {describe(imported)} from {root} in {time.perf_counter() - start_s:.1f} s"
             )
+            for note in notes_of(ImportReport.from_dict(imported.report)):
+                print(f"note: {note}")
             return out.absolute()
         except shards.DatasetExistsError:
             pass  # another process was faster; its result is as good
@@ -164,6 +167,8 @@ def _checked(path: str | Path, data: DataConfig) -> shards.Description:
             f"correct {flag('data.num_classes')} or {flag('data.root')}"
         )
     for name, split in (("data.train_split", data.train_split), ("data.val_split", data.val_split)):
+        if name == "data.val_split" and not data.validates:
+            continue
         if split not in dataset.rows:
             raise FieldError(
                 f"{path}: {field(name)}={split!r} is not among its splits {', '.join(dataset.rows)}"
@@ -179,6 +184,11 @@ def _listed(layout: str, root: Path, config: ImportConfig) -> Source:
     if config.label not in (*READ_KINDS, "full"):
         raise FieldError(
             f"{field('data.label')} must be one of {', '.join((*READ_KINDS, 'full'))}, got {config.label!r}"
+        )
+    if config.val_group is not None and layout != "folder":
+        raise FieldError(
+            f"{field('data.val_group')}={config.val_group!r}: layout {layout} has splits of its own; leave "
+            f"it out, or import the images as {flag('data.layout')} folder"
         )
     source = layouts.read_layout(layout, root, config)
     if config.label == "full" and config.label_path is not None:

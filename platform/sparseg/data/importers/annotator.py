@@ -51,7 +51,12 @@ class Annotator:
     """Value in the sparse label PNGs -> class or code."""
 
     def __call__(
-        self, item: Item, mask_HW: np.ndarray | None, frame: Frame, count: Counter[str]
+        self,
+        item: Item,
+        mask_HW: np.ndarray | None,
+        frame: Frame,
+        count: Counter[str],
+        split: str = "train",
     ) -> Annotation:
         """Label (H, W) uint8 with codes, and the strokes it was drawn from.
 
@@ -63,7 +68,7 @@ class Annotator:
             assert mask_HW is not None
             return self.recipe.draw(mask_HW, item.id)
         if self.strokes is not None:
-            return self._draw(self.strokes, item, frame, count)
+            return self._draw(self.strokes, item, frame, count, key_of(item.id, split, self.strokes))
         if self.table is not None:
             assert item.label is not None
             label_HW = read_label(item.label, self.table, SPARSE_HINT, is_stored=self.is_stored)
@@ -71,11 +76,13 @@ class Annotator:
         assert mask_HW is not None
         return mask_HW, []
 
-    def _draw(self, annotated: Annotations, item: Item, frame: Frame, count: Counter[str]) -> Annotation:
-        if item.id not in annotated.strokes:
+    def _draw(
+        self, annotated: Annotations, item: Item, frame: Frame, count: Counter[str], key: str
+    ) -> Annotation:
+        if key not in annotated.strokes:
             what = {"tag": "tags", "box": "boxes"}.get(self.label, "clicks")
             raise BadFileError(f"{item.id}: no {what} in {self.files}")
-        stated = annotated.sizes.get(item.id, frame.size)
+        stated = annotated.sizes.get(key, frame.size)
         if stated != frame.size and stated == frame.stored and self.may_state_stored_size:
             count["stored_sizes"] += 1
         elif stated != frame.size:
@@ -85,8 +92,14 @@ class Annotator:
                 f"{remedy(stated, frame, 'use the image that was annotated')}"
             )
         draw = {"tag": draw_tags, "box": draw_boxes}.get(self.label, draw_strokes)
-        label_HW, drawn = draw(annotated.strokes[item.id], frame.size, count)
+        label_HW, drawn = draw(annotated.strokes[key], frame.size, count)
         return label_HW, stored(drawn)
+
+
+def key_of(name: str, split: str, annotated: Annotations) -> str:
+    """Say what the annotations call an image: as its id, or with the split before it where train has that
+    id, too (see `resolve`)."""
+    return f"{split}/{name}" if f"{split}/{name}" in annotated.strokes else name
 
 
 def annotator(source: Source, config: ImportConfig) -> Annotator:
@@ -105,7 +118,7 @@ def annotator(source: Source, config: ImportConfig) -> Annotator:
         return Annotator(label=config.label, encoding="dense masks")
     if source.point_files:
         return _stroke_annotator(source, config)
-    files = [item.label for item in source.splits["train"] if item.label is not None]
+    files = [item.label for items in source.splits.values() for item in items if item.label is not None]
     table, encoding = sparse_encoding(files, source.names, config, source.sparse_rule)
     is_stored = config.orientation == "stored"
     return Annotator(label=config.label, encoding=encoding, table=table, is_stored=is_stored)
@@ -119,13 +132,16 @@ def _stroke_annotator(source: Source, config: ImportConfig) -> Annotator:
     names = some(file.name for file in files)
     ids = {split: [item.id for item in items] for split, items in source.splits.items()}
     annotated = resolve(by_path, ids, names)
-    train = set(ids["train"])
+    train, whose = set(ids["train"]), "training images"
+    if source.val_from_labels:
+        train = {key_of(name, split, annotated) for split, own in ids.items() for name in own}
+        whose = "images"
     absent = sorted(train - set(annotated.strokes))
-    if absent and (not config.skip_bad or len(absent) == len(train)):
+    if absent and (not (config.skip_bad or config.unannotated == "keep") or len(absent) == len(train)):
         raise FieldError(
-            f"{some(files)}: {len(absent)} of {len(train)} training images are without label: "
-            f"{some(absent)}{nearest(absent, annotated.strokes)}; annotate them, or leave them out with "
-            f"{flag('data.skip_bad')}"
+            f"{some(files)}: {len(absent)} of {len(train)} {whose} are without label: "
+            f"{some(absent)}{nearest(absent, annotated.strokes)}; annotate them, keep them aside with "
+            f"{flag('data.unannotated')} keep, or leave them out with {flag('data.skip_bad')}"
         )
     how = "found" if config.label_format == "auto" else "declared"
     drawn_as = {"tag": "tags of whole images", "box": "boxes, class 0 outside of them"}.get(
@@ -133,7 +149,8 @@ def _stroke_annotator(source: Source, config: ImportConfig) -> Annotator:
     )
     notes = []
     if others := sorted(set(annotated.strokes) - train):
-        notes.append(f"{len(others)} annotated images are not in train, not used: {some(others)}")
+        where = "not among the images" if source.val_from_labels else "not in train"
+        notes.append(f"{len(others)} annotated images are {where}, not used: {some(others)}")
     return Annotator(
         label=config.label,
         encoding=f"{how}: {taken_format} in {names}; {drawn_as}",

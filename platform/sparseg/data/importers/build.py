@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.config import ImportConfig
+from sparseg.config import FieldError, ImportConfig, flag
 from sparseg.data import shards, sparsify
-from sparseg.data.importers import layouts, tiles
+from sparseg.data.importers import held_out, layouts, tiles
 from sparseg.data.importers.annotator import Annotator, annotator
 from sparseg.data.importers.report import ImportReport
 from sparseg.data.importers.rows import Summary, rows
@@ -32,7 +32,9 @@ def import_source(
     _refuse_equal_ids(source)
     if config.tile_px:
         _refuse_ids_of_tiles(source)
+    source = held_out.with_sparse_val(source, config)
     annotate = annotator(source, config)
+    source = held_out.settled(source, annotate, config)
     uncounted = ImportReport(
         layout=source.layout,
         root=str(source.root),
@@ -43,12 +45,14 @@ def import_source(
         encoding=annotate.encoding,
         refused=source.refused,
         notes=(*source.notes, *annotate.notes),
+        val_labels=None if "val" not in source.splits else "sparse" if source.val_from_labels else "dense",
         tiles=tiles_of(config),
     )
     palette = layouts.PALETTES.get(source.layout)
     if palette is not None and len(palette) != len(source.names):
         palette = None
-    without_items = dataclasses.replace(source, splits={split: [] for split in source.splits})
+    nothing = {split: list[Item]() for split in source.splits}
+    without_items = dataclasses.replace(source, splits=nothing, group_of=None)
     written = shards.build(
         out,
         source.splits,
@@ -115,8 +119,25 @@ def _import_report(
                     f"{source.root}: the {split} labels are sparse ({share:.2%} of the pixels), where dense "
                     "ones are needed; put dense masks into masks/ beside labels/"
                 )
+    _refuse_unlabelled(source, totals, uncounted)
     counts = {split: total.as_dict() for split, total in totals.items()}
     return dataclasses.replace(uncounted, splits=counts, refused=(*uncounted.refused, *refused)).to_dict()
+
+
+def _refuse_unlabelled(source: Source, totals: dict[str, Summary], uncounted: ImportReport) -> None:
+    """Raise ValueError if nothing is labelled in train, or in a val that is scored on sparse labels."""
+    for split in ("train", "val") if source.val_from_labels else ("train",):
+        total = totals.get(split)
+        if total is None or not total.rows or total.unlabelled_rows < total.rows:
+            continue
+        found = [f"{total.counts[code]:,} pixels are {code}" for code in ("unlabelled", "ignored")]
+        lost = [name for name in held_out.LOST if total.extra[name]]
+        found += [f"{total.extra[name]} {name.replace('_', ' ')}" for name in lost]
+        raise FieldError(
+            f"{source.root}: no image of split {split!r} has a labelled pixel, so nothing can be "
+            f"{'learnt' if split == 'train' else 'scored'} ({uncounted.encoding}; {', '.join(found)}); "
+            f"correct the labels, {flag('data.unlabelled_code')} or classes.txt"
+        )
 
 
 def _merged(

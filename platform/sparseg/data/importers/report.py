@@ -28,6 +28,8 @@ class ImportReport:
     refused: tuple[dict[str, str], ...] = ()
     """Images that were left out: split, id, reason."""
     notes: tuple[str, ...] = ()
+    val_labels: str | None = None
+    """Labels of the validation split: dense or sparse (clicks of held-out images); None where nobody said."""
     tiles: Mapping[str, int] | None = None
     """tile_px and tile_overlap_px, if larger images were cut."""
     drawn: Mapping[str, Any] | None = None

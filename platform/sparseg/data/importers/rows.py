@@ -14,7 +14,7 @@ from sparseg.data import shards
 from sparseg.data.importers import tiles
 from sparseg.data.importers.annotator import Annotator
 from sparseg.data.importers.label_pngs import BadFileError, read_label, value_counts
-from sparseg.data.importers.source import Item, Source
+from sparseg.data.importers.source import POOL, Item, Source
 from sparseg.data.importers.tags_and_boxes import present
 from sparseg.data.importers.turning import Frame, Size, fitted, remedy
 
@@ -76,8 +76,10 @@ def rows(
             mask = _read_mask(item, frame, source, config.orientation == "stored", total.extra)
             strokes: list[dict[str, Any]] = []
             label = mask
-            if split == "train" and not (is_cut and config.draws_clicks):
-                label, strokes = annotate(item, mask, frame, total.extra)
+            if split == POOL:
+                label = np.full(shape, UNLABELLED, dtype=np.uint8)
+            elif (split == "train" or source.val_from_labels) and not (is_cut and config.draws_clicks):
+                label, strokes = annotate(item, mask, frame, total.extra, split)
                 _refuse_other_size(label.shape, frame, item.label, item.image)
         except BadFileError as error:
             if not config.skip_bad:

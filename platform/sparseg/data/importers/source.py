@@ -14,6 +14,7 @@ from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, FieldError, ImportCo
 from sparseg.data import shards, sparsify
 from sparseg.data.importers.files import (
     PASSED_OVER,
+    first_folder,
     is_void,
     label_files,
     label_paths,
@@ -38,8 +39,10 @@ FINGERPRINTED = (
 another order or list every dataset would be imported again."""
 TILE_FIELDS = ("tile_px", "tile_overlap_px")
 """They are part of the name of an import that cuts tiles."""
-NOT_FINGERPRINTED = ("num_classes",)
-"""They refuse a dataset, but do not change it."""
+NOT_FINGERPRINTED = ("num_classes", "val_split")
+"""They refuse a dataset, or choose among its splits, whose images are part of the name in any case."""
+POOL = "pool"
+"""Split of the images that nobody annotated; training never reads it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Source:
     notes: tuple[str, ...] = ()
     dense_is_labels: bool = False
     """Dense masks are taken from labels/ for want of masks/: their density must be checked."""
+    val_from_labels: bool = False
+    """Val and test have no dense masks: their labels are of the sparse annotation, as those of train."""
+    group_of: dict[str, str] | None = None
+    """Image id -> the group by whose hash it is held out; None where the layout has splits of its own."""
     dense_hint: str = ""
     """What to do about a wrong value in a dense mask, where the layout knows better than the general."""
     shift_needs_proof: bool = False
@@ -163,7 +170,7 @@ def attach(source: Source, config: ImportConfig) -> Source:
     read = config.label in READ_KINDS and not config.draws_clicks
     if read:
         source = _attach_annotation(source, config)
-    for split, items in source.splits.items():
+    for split, items in list(source.splits.items()):
         if not items:
             passed = [note for note in source.notes if PASSED_OVER in note]
             why = "; ".join(passed) or "check its list or image folder"
@@ -174,7 +181,8 @@ def attach(source: Source, config: ImportConfig) -> Source:
                 f"{source.root}, split {split!r}: {len(absent)} of {len(items)} listed images do not exist: "
                 f"{some(absent)}; correct the list, or leave them out with {flag('data.skip_bad')}"
             )
-        source = _without_unlabelled(source, split, config, read=split == "train" and read)
+        from_labels = split == "train" or source.val_from_labels
+        source = _without_unlabelled(source, split, config, read=read and from_labels)
     return source
 
 
@@ -216,10 +224,15 @@ def _attach_annotation(source: Source, config: ImportConfig) -> Source:
             f"{field('data.label_path')}: {place} is a file, but label PNGs are read from a folder; point "
             f"and stroke files end in {' '.join(sorted(set(STROKE_SUFFIXES.values())))}"
         )
-    labels, notes = label_files(place, [item.id for item in source.splits["train"]])
-    items = [dataclasses.replace(item, label=labels[item.id]) for item in source.splits["train"]]
-    splits = {**source.splits, "train": items}
-    return dataclasses.replace(source, splits=splits, notes=(*source.notes, *notes), label_place=place)
+    splits, notes = dict(source.splits), source.notes
+    for split in splits if source.val_from_labels else ("train",):
+        own_place = first_folder(place / split) if split != "train" else None
+        flat = source.group_of is not None  # then the folder holds the labels of all splits
+        ids = [item.id for own in (splits.values() if flat else (splits[split],)) for item in own]
+        labels, more = label_files(own_place or place, ids)
+        splits[split] = [dataclasses.replace(item, label=labels[item.id]) for item in splits[split]]
+        notes = (*notes, *(note for note in more if note not in notes))
+    return dataclasses.replace(source, splits=splits, notes=notes, label_place=place)
 
 
 def _without_unlabelled(source: Source, split: str, config: ImportConfig, *, read: bool) -> Source:
@@ -230,11 +243,15 @@ def _without_unlabelled(source: Source, split: str, config: ImportConfig, *, rea
         place = source.label_place
     else:
         bare, place = [item.id for item in items if item.mask is None], source.mask_place
-    if not bare:
-        return source
+    chosen_anew = source.group_of is not None and split != "train"
+    if not bare or (config.unannotated == "keep" and (len(bare) < len(items) or chosen_anew)):
+        return source  # `held_out.settled` keeps them
     if not config.skip_bad or len(bare) == len(items):
         stems = [file.stem for file in label_paths(place)] if place is not None else []
-        remedy = f"add the missing label PNGs, or leave these images out with {flag('data.skip_bad')}"
+        remedy = (
+            f"add the missing label PNGs, keep these images aside with {flag('data.unannotated')} keep, or "
+            f"leave them out with {flag('data.skip_bad')}"
+        )
         raise FieldError(
             f"{source.root}, split {split!r}: {len(bare)} of {len(items)} images are without label: "
             f"{some(bare)}{f' (looked in {place})' if place else ''}{nearest(bare, stems)}; {remedy}"

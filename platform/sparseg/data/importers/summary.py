@@ -194,13 +194,18 @@ def format_report(report: ImportReport) -> str:
     kind = f", label {report.label}" if report.label is not None else ""
     lines = [f"{report.layout} at {report.root}{kind}", f"encoding: {report.encoding}", ""]
     lines += [*_split_table(report), *_per_image_table(report), "", *_class_table(report), ""]
-    lines += [f"note: {note}" for note in [*_remarks(report), *report.notes]]
+    lines += [f"note: {note}" for note in notes_of(report)]
     refused = report.refused
     lines.append(f"refused rows: {len(refused)}")
     lines += [f"  {row['split']}: {row['reason']}" for row in refused[:REFUSED_SHOWN]]
     if len(refused) > REFUSED_SHOWN:
         lines.append(f"  and {len(refused) - REFUSED_SHOWN} more, listed in the dataset's sparseg.json")
     return "\n".join(lines)
+
+
+def notes_of(report: ImportReport) -> list[str]:
+    """List what somebody should know before training: what the counts say, then what the import noted."""
+    return [*_remarks(report), *report.notes]
 
 
 def _split_table(report: ImportReport) -> list[str]:

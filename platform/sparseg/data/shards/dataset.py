@@ -270,7 +270,7 @@ def _counted(dataset: ShardedDataset | Description, split: str) -> list[int] | N
     return found
 
 
-def label_counts(dataset: ShardedDataset, split: str) -> dict[str, int | None]:
+def label_counts(dataset: ShardedDataset | Description, split: str) -> dict[str, int | None]:
     """images, and pixels labelled in them (None for a dataset that `sparseg import` did not write)."""
     counts = _counted(dataset, split)
     return {"images": dataset.rows[split], "pixels": None if counts is None else sum(counts)}

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from sparseg.config import FieldError, ImportConfig, flag
-from sparseg.data.importers.files import checked_id, first_folder, label_files, list_images, some
+from sparseg.config import PIXELLESS, FieldError, ImportConfig, field, flag
+from sparseg.data.importers.files import checked_id, label_files, label_paths, list_images, some
+from sparseg.data.importers.held_out import groups, held_out
 from sparseg.data.importers.readers import class_names
 from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names, stroke_files
 
-SPLITS = ("train", "val", "test")
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""Split -> the names that its folder may have."""
 
 
 def folder(root: Path, config: ImportConfig) -> Source:
     """images/ with labels/ and/or dense masks/ of the same names, each flat or with a folder a split.
 
     Subfolders are followed: images/site/a.jpg is image `site/a`, its label labels/site/a.png (or a.png below
-    labels/, if there is but one).  Labels may share an ending, a_mask.png.  Raises ValueError for what is
-    absent or ambiguous.
+    labels/, if there is but one).  Labels may share an ending, a_mask.png.  In a flat folder the images that
+    have a dense mask are held out, or 20 % of all where none or each has one; without masks, held-out images
+    are validated on their sparse labels.  Raises ValueError for what is absent or ambiguous.
     """
     images, labels, masks = (root / name for name in ("images", "labels", "masks"))
     if not images.is_dir():
         raise ValueError(
             f"{root}: no images/ folder; expected images/ with labels/ or masks/, and classes.txt"
         )
-    dense = first_folder(masks, labels)
-    if dense is None:
-        raise ValueError(
-            f"{root}: neither labels/ (sparse) nor masks/ (dense); label PNGs are named as the images"
-        )
+    read = config.label in READ_KINDS and not config.draws_clicks
+    dense = _dense_place(root, config, read=read)
     names, name_notes = _names(root, config)
-    files, notes = _listed(images)
-    mask_of, dense_notes = _dense_files(dense, files)
+    group_of = None
+    if (images / "train").is_dir():
+        if config.val_group is not None:
+            raise FieldError(
+                f"{images}: has split folders, so {field('data.val_group')}={config.val_group!r} has no "
+                "meaning; leave it out, or put all images into one folder"
+            )
+        files, notes = _listed(images, config)
+        mask_of, more = _dense_files(dense, files)
+    else:
+        listed, notes = list_images(images, nested=True)
+        ids = _by_id(images, listed)
+        every_mask, more = label_files(dense, list(ids)) if dense is not None else (dict.fromkeys(ids), [])
+        group_of = groups(ids, config.val_group)
+        masked = {name for name, file in every_mask.items() if file is not None}
+        files, how = _split(ids, masked if read and dense == masks else set(), group_of, config)
+        sizes = ", ".join(f"{split} {len(own)}" for split, own in files.items())
+        notes = [f"no split folders below {images}: {how} ({sizes})", *notes]
+        mask_of = {split: {name: every_mask[name] for name in own} for split, own in files.items()}
     splits = {
         s: [Item(name, file, mask_of[s][name]) for name, file in ids.items()] for s, ids in files.items()
     }
-    read = config.label in READ_KINDS and not config.draws_clicks
     if read and dense == labels:  # sparse labels must not be stored as the dense truth of training images
         splits["train"] = [Item(item.id, item.image) for item in splits["train"]]
     return Source(
@@ -46,10 +61,47 @@ def folder(root: Path, config: ImportConfig) -> Source:
         splits=splits,
         dense_table=identity(len(names)),
         places={kind: (labels / "train", labels) for kind in READ_KINDS} if read else {},
-        notes=(*name_notes, *notes, *dense_notes, "dense masks: 255 = void"),
+        notes=(*name_notes, *notes, *more, *(["dense masks: 255 = void"] if dense is not None else [])),
         dense_is_labels=dense == labels,
+        val_from_labels=dense is None,
+        group_of=group_of,
         mask_place=dense,
     )
+
+
+def _dense_place(root: Path, config: ImportConfig, *, read: bool) -> Path | None:
+    """Find the folder of dense masks; labels/ where only that holds label images; None without any.
+
+    Raises ValueError if there is no annotation at all, or none that the wanted labels can do with.
+    """
+    labels, masks = root / "labels", root / "masks"
+    if masks.is_dir() and label_paths(masks):
+        return masks
+    holds_strokes = (
+        read
+        and labels.is_dir()
+        and config.label_path is None
+        and bool(stroke_files(labels, config.label_format))
+    )
+    if labels.is_dir() and label_paths(labels) and not holds_strokes:
+        return labels
+    if not read:
+        raise FieldError(
+            f"{root}: no dense masks (masks/ or labels/ with a PNG named as each image), which "
+            f"{field('data.label')}={config.label} needs"
+        )
+    if config.label_path is None and not labels.is_dir():
+        raise FieldError(
+            f"{root}: neither labels/ (sparse) nor masks/ (dense); put label PNGs named as the images, or a "
+            f"file of clicks, into labels/, or name it with {flag('data.label_path')}"
+        )
+    if config.label in PIXELLESS and config.validates:
+        raise FieldError(
+            f"{root}: {field('data.label')}={config.label} labels no pixel of an object, so held-out images "
+            "cannot be validated on it; put dense masks of some images into masks/, or train without "
+            f"validation with {flag('data.val_split')} none"
+        )
+    return None
 
 
 def _names(root: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
@@ -75,26 +127,57 @@ def _names(root: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
     return [f"class_{k}" for k in range(config.num_classes)], []
 
 
-def _listed(images: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
-    """Split -> id -> image file, and notes."""
-    if not (images / "train").is_dir():
-        files, notes = list_images(images, nested=True)
-        splits = _hash_split(_by_id(images, files))
-        sizes = ", ".join(f"{split} {len(ids)}" for split, ids in splits.items())
-        return splits, [
-            f"no split folders below {images}: split 80/20 by a hash of the names ({sizes})",
-            *notes,
-        ]
-    splits, notes = {}, []
+def _split(
+    ids: dict[str, Path], masked: set[str], group_of: dict[str, str], config: ImportConfig
+) -> tuple[dict[str, dict[str, Path]], str]:
+    """Split the images of a flat folder -> (split -> id -> file; how, for a note)."""
+    if not config.validates:
+        return {"train": ids}, "all images train, without validation"
+    if config.val_group is None and 0 < len(masked) < len(ids):
+        val, how = masked, "the images that have a dense mask are val"
+    elif config.val_group is None:
+        val, how = held_out(group_of), "split 80/20 by a hash of the names"
+    else:
+        val = held_out(group_of)
+        held = sorted({group_of[name] for name in val})
+        how = f"split 80/20 by a hash of the {len(set(group_of.values()))} groups, val: {', '.join(held[:9])}"
+        if ids and len(val) in (0, len(ids)):
+            raise FieldError(
+                f"{field('data.val_group')}={config.val_group!r}: all {len(ids)} images are of one group, "
+                f"{next(iter(group_of.values()))!r}; name the groups by another pattern"
+            )
+    return {
+        "train": {name: file for name, file in ids.items() if name not in val},
+        "val": {name: file for name, file in ids.items() if name in val},
+    }, how
+
+
+def _split_folder(place: Path, split: str) -> Path | None:
+    """Find the folder of a split below a place.  Raises ValueError if it is there under two names."""
+    found = [place / name for name in SPLITS[split] if (place / name).is_dir()]
+    if len(found) > 1:
+        both = " and ".join(f"{path.name}/" for path in found)
+        raise ValueError(f"{place}: {both} are the folder of split {split!r}; keep one")
+    return found[0] if found else None
+
+
+def _listed(images: Path, config: ImportConfig) -> tuple[dict[str, dict[str, Path]], list[str]]:
+    """List the split folders -> (split -> id -> image file; notes)."""
+    splits: dict[str, dict[str, Path]] = {}
+    notes: list[str] = []
     for split in SPLITS:
-        if (images / split).is_dir():
-            files, passed = list_images(images / split, nested=True)
-            splits[split] = _by_id(images / split, files)
+        if (home := _split_folder(images, split)) is not None:
+            files, passed = list_images(home, nested=True)
+            splits[split] = _by_id(home, files)
             notes += passed
-    if "val" not in splits:
-        raise ValueError(f"{images}: has train/ but no val/; validation needs images and dense masks")
+    if "val" not in splits and config.validates:
+        raise FieldError(
+            f"{images}: has train/ but no val/; move images to validate on into val/, or all into {images} "
+            f"itself to have some held out, or train without validation with {flag('data.val_split')} none"
+        )
+    known = {name for names in SPLITS.values() for name in names}
     others = [
-        path.name for path in sorted(images.iterdir()) if path.name not in SPLITS and path.name[0] != "."
+        path.name for path in sorted(images.iterdir()) if path.name not in known and path.name[0] != "."
     ]
     return splits, notes + (
         [f"beside the split folders of {images}, not read: {', '.join(others)}"] if others else []
@@ -107,30 +190,20 @@ def _by_id(home: Path, files: list[Path]) -> dict[str, Path]:
 
 
 def _dense_files(
-    dense: Path, files: dict[str, dict[str, Path]]
+    dense: Path | None, files: dict[str, dict[str, Path]]
 ) -> tuple[dict[str, dict[str, Path | None]], list[str]]:
     """Split -> id -> mask or None, and notes; a split folder below `dense` serves its split only."""
-    mask_of: dict[str, dict[str, Path | None]] = {}
+    mask_of: dict[str, dict[str, Path | None]] = {split: dict.fromkeys(ids) for split, ids in files.items()}
     notes: list[str] = []
-    if not any((dense / split).is_dir() for split in SPLITS):
+    if dense is None:
+        return mask_of, notes
+    homes = {split: _split_folder(dense, split) for split in SPLITS}
+    if not any(homes.values()):
         everything, notes = label_files(dense, [name for ids in files.values() for name in ids])
         return {split: {name: everything[name] for name in ids} for split, ids in files.items()}, notes
     for split, ids in files.items():
-        mask_of[split] = dict.fromkeys(ids)
-        if (dense / split).is_dir():
-            mask_of[split], more = label_files(dense / split, list(ids))
+        home = homes[split]
+        if home is not None and label_paths(home):
+            mask_of[split], more = label_files(home, list(ids))
             notes += more
     return mask_of, notes
-
-
-def _hash_split(files: dict[str, Path]) -> dict[str, dict[str, Path]]:
-    """80 % train, 20 % val by a hash of the id: an image keeps its side when others are added."""
-    rank = {name: int(hashlib.sha256(f"split/0/{name}".encode()).hexdigest()[:8], 16) for name in files}
-    val = {name for name in files if rank[name] < 0.2 * 2**32}
-    if len(files) > 1 and not 0 < len(val) < len(files):
-        extreme = min(files, key=rank.__getitem__) if not val else max(files, key=rank.__getitem__)
-        val ^= {extreme}
-    return {
-        "train": {name: file for name, file in files.items() if name not in val},
-        "val": {name: file for name, file in files.items() if name in val},
-    }
