@@ -6,10 +6,12 @@ import hashlib
 from pathlib import Path
 
 from sparseg.config import FieldError, ImportConfig, flag
-from sparseg.data.importers.files import checked_id, first_folder, label_files, list_images, some
+from sparseg.data.importers.files import checked_id, existing, first_folder, label_files, list_images, some
 from sparseg.data.importers.readers import class_names
+from sparseg.data.importers.readers.labelmap import class_names as names_of_labelmap
 from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names, stroke_files
 
+LABELMAP = "labelmap.txt"
 SPLITS = ("train", "val", "test")
 
 
@@ -30,7 +32,8 @@ def folder(root: Path, config: ImportConfig) -> Source:
         raise ValueError(
             f"{root}: neither labels/ (sparse) nor masks/ (dense); label PNGs are named as the images"
         )
-    names, name_notes = _names(root, config)
+    labelmap = existing(dense / LABELMAP) or existing(root / LABELMAP)
+    names, name_notes = _names(root, config, labelmap)
     files, notes = _listed(images)
     mask_of, dense_notes = _dense_files(dense, files)
     splits = {
@@ -46,17 +49,25 @@ def folder(root: Path, config: ImportConfig) -> Source:
         splits=splits,
         dense_table=identity(len(names)),
         places={kind: (labels / "train", labels) for kind in READ_KINDS} if read else {},
-        notes=(*name_notes, *notes, *dense_notes, "dense masks: 255 = void"),
+        notes=(
+            *name_notes,
+            *notes,
+            *dense_notes,
+            f"dense masks: {'255 = void' if labelmap is None else f'the colours of {labelmap}'}",
+        ),
         dense_is_labels=dense == labels,
         mask_place=dense,
+        labelmap=labelmap,
     )
 
 
-def _names(root: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
-    """Class names of classes.txt, else of the annotation files, else by number; and notes."""
+def _names(root: Path, config: ImportConfig, labelmap: Path | None) -> tuple[list[str], list[str]]:
+    """Class names of classes.txt, labelmap.txt or the annotation files, else by number; and notes."""
     file = root / "classes.txt"
     if file.is_file():
         return read_names(file)
+    if labelmap is not None:
+        return names_of_labelmap(labelmap), [f"no classes.txt: the classes are those of {labelmap}"]
     places = (
         [root / "labels"]
         if config.label_path is None
