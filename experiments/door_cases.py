@@ -5,7 +5,8 @@
 A case is a folder with a `case.md`, whose section `## Command` has one line: a command of sparseg, a trainer
 or a script, with the words OUT for a folder to write to and RUN for a finished run.  Both are made in a
 temporary folder, RUN once, of a few steps on drawn pictures.  Printed are the case, the exit code, and the
-last line of standard error, else of the output; with --full all of both.  Commands run from the repository's root.
+last line of standard error, else of the output; with --full all of both.  Commands run at the
+repository's root.
 """
 
 from __future__ import annotations
