@@ -10,6 +10,7 @@ from importing import import_dataset
 from PIL import Image
 
 from sparseg.config import UNLABELLED
+from sparseg.data import shards
 from sparseg.data.importers import format_report
 from sparseg.data.importers.files import is_void, list_images
 from sparseg.data.importers.source import read_names
@@ -97,6 +98,25 @@ def test_a_list_goes_before_the_annotation_file(tmp_path: Path) -> None:
     assert list(report.classes) == ["sand", "rock"]
     assert report.splits["train"]["ignored"] == 1
     assert "note: classes.txt: '__ignore__' left out, no class; class 0 is 'sand'" in format_report(report)
+
+
+def test_masks_in_the_colours_of_a_labelmap(tmp_path: Path) -> None:
+    root = raw_folder(tmp_path / "raw", None)
+    colours_K3 = np.array([[0, 0, 0], [250, 50, 83]], np.uint8)
+    for split, name in (("train", "a"), ("val", "b")):
+        Image.fromarray(colours_K3[mask()]).save(root / "masks" / split / f"{name}.png")
+    labelmap = root / "labelmap.txt"
+    labelmap.write_text(
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nrock:250,50,83::\nvoid:1,1,1::\n"
+    )
+    report = import_dataset("folder", root, tmp_path / "out", label="full", workers=0)
+    assert list(report.classes) == ["background", "rock"]
+    assert f"no classes.txt: the classes are those of {labelmap.absolute()}" in report.notes
+    stored = shards.open(tmp_path / "out").splits["val"][0]["label"]["bytes"]
+    np.testing.assert_array_equal(shards.decode_label(stored), mask())
+    labelmap.write_text("background:0,0,0::\nrock:250,50,84::\n")
+    with pytest.raises(ValueError, match=r"a\.png: .* of colours that labelmap.txt does not name: 250,50,83"):
+        import_dataset("folder", root, tmp_path / "none", label="full", workers=0)
 
 
 # ------------------------------------------------------------------------- what else is not passed in silence

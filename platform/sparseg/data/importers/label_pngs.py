@@ -11,6 +11,7 @@ import numpy as np
 from sparseg.config import IGNORED, UNLABELLED, FieldError, ImportConfig, field, flag
 from sparseg.data import shards
 from sparseg.data.importers.files import some
+from sparseg.data.importers.readers.labelmap import Colour, to_ids
 from sparseg.data.importers.source import SparseRule
 
 Annotation = tuple[np.ndarray, list[dict[str, Any]]]
@@ -44,6 +45,24 @@ def read_raw(file: Path, *, is_stored: bool = False) -> np.ndarray:
         raise BadFileError(f"{file}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def read_coloured(
+    file: Path, labels: dict[Colour, str], names: list[str], *, is_stored: bool = False
+) -> np.ndarray:
+    """Read a mask in the colours of a labelmap.txt as label (H, W) uint8 with codes.
+
+    Raises BadFileError if it is unreadable, ValueError for colours or labels that are not known.
+    """
+    try:
+        data = file.read_bytes()
+        data = shards.with_orientation_1(data) if is_stored else data
+        rgb_HW3 = shards.decode_image(data, shards.MAX_SCENE_PIXELS)
+    except OSError as error:
+        raise BadFileError(f"{file}: unreadable label ({error.strerror})") from error
+    except ValueError as error:
+        raise BadFileError(f"{file}: {error}") from error
+    return to_ids(rgb_HW3, labels, names, str(file))
 
 
 def value_counts(array_HW: np.ndarray) -> np.ndarray:

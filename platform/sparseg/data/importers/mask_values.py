@@ -47,6 +47,7 @@ def with_values_as_asked(source: Source, config: ImportConfig) -> Source:
         source,
         dense_table=table,
         dense_hint="",
+        labelmap=None,
         shift_needs_proof=False,
         notes=(*notes, f"dense masks, as declared: {meaning}"),
     )
@@ -57,7 +58,7 @@ def refuse_doubtful_masks(source: Source, config: ImportConfig) -> None:
 
     Masks are read only until one proves the reading, which of usual data the first ones do.
     """
-    if config.mask_values != "auto":
+    if config.mask_values != "auto" or source.labelmap is not None:
         return
     K = len(source.names)
     if source.shift_needs_proof:

@@ -13,7 +13,8 @@ from sparseg.config import IGNORED, UNLABELLED, FieldError, ImportConfig, flag
 from sparseg.data import shards
 from sparseg.data.importers import tiles
 from sparseg.data.importers.annotator import Annotator
-from sparseg.data.importers.label_pngs import BadFileError, read_label, value_counts
+from sparseg.data.importers.label_pngs import BadFileError, read_coloured, read_label, value_counts
+from sparseg.data.importers.readers.labelmap import read_labelmap
 from sparseg.data.importers.source import POOL, Item, Source
 from sparseg.data.importers.tags_and_boxes import present
 from sparseg.data.importers.turning import Frame, Size, fitted, remedy
@@ -46,7 +47,11 @@ def _read_mask(item: Item, frame: Frame, source: Source, is_stored: bool, count:
     """Read the dense mask of an image as label (H, W) with codes; None if it has none."""
     if item.mask is None:
         return None
-    mask_HW = read_label(item.mask, source.dense_table, _dense_hint(source), is_stored=is_stored)
+    if source.labelmap is not None:
+        labels = read_labelmap(source.labelmap)
+        mask_HW = read_coloured(item.mask, labels, source.names, is_stored=is_stored)
+    else:
+        mask_HW = read_label(item.mask, source.dense_table, _dense_hint(source), is_stored=is_stored)
     mask_HW = fitted(mask_HW, frame, count)
     _refuse_other_size(mask_HW.shape, frame, item.mask, item.image)
     return mask_HW

@@ -89,6 +89,8 @@ class Source:
     and only the value K tells them apart."""
     sparse_rule: SparseRule | None = None
     """The layout's own reading of sparse PNGs; None from it means the general rule."""
+    labelmap: Path | None = None
+    """Names the colours of the dense masks where they are no ids: a labelmap.txt of CVAT or Datumaro."""
     label_place: Path | None = None
     """Folder of the sparse PNGs, once found."""
     mask_place: Path | None = None

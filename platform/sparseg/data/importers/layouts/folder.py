@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparseg.config import PIXELLESS, FieldError, ImportConfig, field, flag
-from sparseg.data.importers.files import checked_id, label_files, label_paths, list_images, some
+from sparseg.data.importers.files import checked_id, existing, label_files, label_paths, list_images, some
 from sparseg.data.importers.held_out import groups, held_out
 from sparseg.data.importers.readers import class_names
+from sparseg.data.importers.readers.labelmap import class_names as names_of_labelmap
 from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names, stroke_files
 
+LABELMAP = "labelmap.txt"
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Split -> the names that its folder may have."""
 
@@ -29,7 +31,8 @@ def folder(root: Path, config: ImportConfig) -> Source:
         )
     read = config.label in READ_KINDS and not config.draws_clicks
     dense = _dense_place(root, config, read=read)
-    names, name_notes = _names(root, config)
+    labelmap = (existing(dense / LABELMAP) if dense is not None else None) or existing(root / LABELMAP)
+    names, name_notes = _names(root, config, labelmap)
     group_of = None
     if (images / "train").is_dir():
         if config.val_group is not None:
@@ -61,12 +64,20 @@ def folder(root: Path, config: ImportConfig) -> Source:
         splits=splits,
         dense_table=identity(len(names)),
         places={kind: (labels / "train", labels) for kind in READ_KINDS} if read else {},
-        notes=(*name_notes, *notes, *more, *(["dense masks: 255 = void"] if dense is not None else [])),
+        notes=(*name_notes, *notes, *more, *_dense_note(dense, labelmap)),
         dense_is_labels=dense == labels,
         val_from_labels=dense is None,
         group_of=group_of,
         mask_place=dense,
+        labelmap=labelmap,
     )
+
+
+def _dense_note(dense: Path | None, labelmap: Path | None) -> list[str]:
+    """Say how dense masks are read, where there are any."""
+    if dense is None:
+        return []
+    return [f"dense masks: {'255 = void' if labelmap is None else f'the colours of {labelmap}'}"]
 
 
 def _dense_place(root: Path, config: ImportConfig, *, read: bool) -> Path | None:
@@ -104,11 +115,13 @@ def _dense_place(root: Path, config: ImportConfig, *, read: bool) -> Path | None
     return None
 
 
-def _names(root: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
-    """Class names of classes.txt, else of the annotation files, else by number; and notes."""
+def _names(root: Path, config: ImportConfig, labelmap: Path | None) -> tuple[list[str], list[str]]:
+    """Class names of classes.txt, labelmap.txt or the annotation files, else by number; and notes."""
     file = root / "classes.txt"
     if file.is_file():
         return read_names(file)
+    if labelmap is not None:
+        return names_of_labelmap(labelmap), [f"no classes.txt: the classes are those of {labelmap}"]
     places = (
         [root / "labels"]
         if config.label_path is None
