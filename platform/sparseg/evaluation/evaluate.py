@@ -38,11 +38,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a network on a split; every image counts exactly once.
 
-    Where less than half of a split's pixels are labelled (clicks), the scores are those of the labelled
-    pixels, and the numbers that need dense labels (boundary IoU, calibration) are None.
-
-    The numbers do not depend on `spread`: batches stay as they are, and counts are whole (with another number
-    of threads the network's own rounding may move a confidence by 1e-7).
+    On sparse labels the scores are those of the labelled pixels (see `metrics.scores_of_labels`).  They do
+    not depend on `spread`: batches stay as they are, and counts are whole (with another number of threads
+    the network's own rounding may move a confidence by 1e-7).
 
     Args:
         model: A checkpoint's folder, a run's (its best), or what `load_model` gives.
@@ -73,9 +71,8 @@ def evaluate(
     names = _class_names(model)
     batches = row_order.validation_rows(_split(dataset, split, names))
     task = functools.partial(evaluate_part, model, str(dataset), split, views)
-    parts = [batches]
-    if spread is not None:
-        parts = [batches[start : start + PART_BATCHES] for start in range(0, len(batches), PART_BATCHES)]
+    size = max(1, len(batches) if spread is None else PART_BATCHES)
+    parts = [batches[start : start + size] for start in range(0, len(batches), size)]
     counts, images = Counts.zeros(len(names)), list[dict[str, Any]]()
     for some, records in map(task, parts) if spread is None else spread(task, parts):
         counts += some
@@ -83,18 +80,12 @@ def evaluate(
     if not counts.confusion_KK.sum():
         raise ValueError(f"{dataset}: no pixel of split {split!r} has a class; label some")
     images.sort(key=lambda record: record["row"])
-    unlabelled = sum(record.pop("unlabelled_pixels") for record in images)
-    detailed = metrics.detailed_scores(counts, names)
-    is_sparse = unlabelled > detailed["pixels"]
-    if is_sparse:
-        detailed |= metrics.no_dense_scores(names)
     return {
         "checkpoint": "the given network" if isinstance(model, Loaded) else str(model),
         "dataset": str(dataset),
         "split": split,
         "views": views,
-        "labels": "sparse" if is_sparse else "dense",
-        **detailed,
+        **metrics.scores_of_labels(counts, sum(row.pop("unlabelled_pixels") for row in images), names),
         "images": images,
     }
 

@@ -165,10 +165,17 @@ def detailed_scores(counts: Counts, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def no_dense_scores(names: Sequence[str]) -> dict[str, Any]:
-    """Give the part of `detailed_scores` that only dense labels tell, as unknown (None)."""
+def scores_of_labels(counts: Counts, unlabelled_pixels: int, names: Sequence[str]) -> dict[str, Any]:
+    """`detailed_scores`, and "labels": sparse where more pixels are unlabelled than labelled, else dense.
+
+    Sparse labels tell nothing of boundaries, and of calibration only at the clicks that somebody chose: these
+    numbers are None then.
+    """
+    detailed = detailed_scores(counts, names)
+    if unlabelled_pixels <= detailed["pixels"]:
+        return {"labels": "dense", **detailed}
     nothing = {"boundary_iou": None, "calibration_error": None, "calibration": None}
-    return {**nothing, "boundary_iou_per_class": dict.fromkeys(names)}
+    return {"labels": "sparse", **detailed, **nothing, "boundary_iou_per_class": dict.fromkeys(names)}
 
 
 def _named(value_K: Tensor, names: Sequence[str]) -> dict[str, float | None]:
