@@ -66,6 +66,23 @@ def _add_import(commands: Any) -> None:
     add.add_argument("source", help="folder of the raw dataset")
     add.add_argument("out", help="folder to make, or s3://bucket/path")
     add.add_argument("--label", default="point", choices=_choices("label"))
+    _add_reading(add)
+    _add_drawing(add)
+    add.add_argument("--num-classes", type=int, help="refuse another number of classes")
+    add.add_argument(
+        "--skip-bad", action="store_true", help="leave out unreadable or unlabelled images and list them"
+    )
+    _add_splitting(add)
+    add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
+    add.add_argument(
+        "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
+    )
+    _add_storing(add)
+    add.set_defaults(action=_import)
+
+
+def _add_reading(add: argparse.ArgumentParser) -> None:
+    """How annotation and masks are read."""
     add.add_argument(
         "--labels",
         dest="label_path",
@@ -108,18 +125,6 @@ def _add_import(commands: Any) -> None:
         help="what labels of images with an EXIF orientation were made on: the picture as viewers show it, "
         "or the stored pixels",
     )
-    _add_drawing(add)
-    add.add_argument("--num-classes", type=int, help="refuse another number of classes")
-    add.add_argument(
-        "--skip-bad", action="store_true", help="leave out unreadable or unlabelled images and list them"
-    )
-    _add_splitting(add)
-    add.add_argument("--shards", type=int, default=1, help="Arrow files per split (default 1)")
-    add.add_argument(
-        "--workers", type=int, help="processes (default: as many as cores if that pays; 0: none)"
-    )
-    _add_storing(add)
-    add.set_defaults(action=_import)
 
 
 def _add_splitting(add: argparse.ArgumentParser) -> None:

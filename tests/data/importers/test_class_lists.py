@@ -65,7 +65,10 @@ def test_names_with_commas_stay_where_there_are_several(tmp_path: Path) -> None:
 
 def raw_folder(root: Path, names: str | None) -> Path:
     for split, name in (("train", "a"), ("val", "b")):
-        for folder, array in (("images", np.full((HEIGHT, WIDTH, 3), 9, np.uint8)), ("masks", mask())):
+        for folder, array in (
+            ("images", np.full((HEIGHT, WIDTH, 3), ord(name), np.uint8)),
+            ("masks", mask()),
+        ):
             file = root / folder / split / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(file)

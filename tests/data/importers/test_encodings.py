@@ -35,7 +35,7 @@ def raw_folder(
     root: Path, sparse: np.ndarray | None, mask_HW: np.ndarray = DENSE_HW, names: str = "ground sand rock"
 ) -> Path:
     for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
-        save(root / "images" / split / f"{name}.png", np.full((HEIGHT, WIDTH, 3), 100, np.uint8))
+        save(root / "images" / split / f"{name}.png", np.full((HEIGHT, WIDTH, 3), ord(name), np.uint8))
         if split == "train" and sparse is not None:
             save(root / "labels" / split / f"{name}.png", sparse)
         if split == "val" or sparse is None:
@@ -159,7 +159,7 @@ def test_black_and_white_are_two_classes(tmp_path: Path) -> None:
 
 def laid_out_as_ade20k(root: Path, mask_HW: np.ndarray, info: str = "") -> Path:
     for split in ("training", "validation"):
-        save(root / "images" / split / "a.png", np.full((HEIGHT, WIDTH, 3), 100, np.uint8))
+        save(root / "images" / split / "a.png", np.full((HEIGHT, WIDTH, 3), len(split), np.uint8))
         save(root / "annotations" / split / "a.png", mask_HW)
     if info:
         (root / "objectInfo150.txt").write_text(info)

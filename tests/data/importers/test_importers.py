@@ -442,8 +442,10 @@ def test_prepare_imports_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert first.parent == tmp_path / "runs" / "datasets" and first.name.startswith("camvid-clicks-")
     assert importers.prepare(config, tmp_path / "runs") == first
     assert (first / "sparseg.json").stat().st_mtime_ns == stamp
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr().out.splitlines()
+    lines = [line for line in told if line.startswith("dataset: ")]
     assert len(lines) == 2 and "imported" in lines[0] and "imported" not in lines[1]
+    assert [line for line in told if line not in lines and not line.startswith("note: ")] == []
     assert "train 4 rows" in lines[1] and "0.651 % labelled" in lines[1]  # 5 of 24 x 32 pixels
     others = [dataclasses.replace(config, label_seed=1), dataclasses.replace(config, random_pixels=6)]
     assert len({first, *(importers.prepare(other, tmp_path / "runs") for other in others)}) == 3

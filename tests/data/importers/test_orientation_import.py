@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from importing import import_dataset
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sparseg.config import UNLABELLED
 from sparseg.data import shards
@@ -32,7 +33,14 @@ def save_image(file: Path, orientation: int) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = upright(COLOURS_K3[SCENE_HW], BACK[orientation])
-    Image.fromarray(stored).save(file, exif=exif, **({"quality": 95} if file.suffix == ".jpg" else {}))
+    about = PngInfo()  # a file's own bytes: a training image that is also one of val would be left out
+    about.add_text("Title", file.stem)
+    own = {
+        ".jpg": {"quality": 95, "comment": file.stem},
+        ".png": {"pnginfo": about},
+        ".tif": {"description": file.stem},
+    }
+    Image.fromarray(stored).save(file, exif=exif, **own[file.suffix])
     return file
 
 

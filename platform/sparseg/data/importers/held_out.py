@@ -23,6 +23,8 @@ DENSE_SHARE = 0.5
 LOST = ("points_outside", "strokes_outside", "boxes_outside")
 """What is counted of annotation that leaves no labelled pixel."""
 
+TWINS = "are also in val or test and were left out of train"
+
 
 def groups(ids: Iterable[str], val_group: str | None) -> dict[str, str]:
     """Name every image's group, by whose hash it is held out: itself, its folder, or what a pattern says.
@@ -123,7 +125,7 @@ def without_validated(source: Source) -> Source:
     if not twins:
         return source
     pairs = some(f"{name} = {twin.id}" for name, twin in twins.items())
-    note = f"{len(twins)} training images are also in val or test and were left out of train: {pairs}"
+    note = f"{len(twins)} training images {TWINS}: {pairs}"
     splits = {**source.splits, "train": [item for item in train if item.id not in twins]}
     return dataclasses.replace(source, splits=splits, notes=(*source.notes, note))
 
@@ -176,14 +178,18 @@ def settled(source: Source, annotate: Annotator, config: ImportConfig) -> Source
     """
     source = pooled(source, _bare(source, annotate, config), config)
     source = without_validated(balanced(source, _annotated(source, annotate)))
-    if annotate.strokes is not None:
-        _refuse_empty_files(source, annotate)
     for split, items in source.splits.items():
         if not items:
+            gone = [note for note in source.notes if TWINS in note]
+            remedy = "annotate some"
+            if split == "val":
+                remedy += f", or train without validation with {flag('data.val_split')} none"
             raise FieldError(
-                f"{source.root}: no annotated image is left in split {split!r}; annotate some, or train "
-                f"without validation with {flag('data.val_split')} none"
+                f"{source.root}: no annotated image is left in split {split!r}; {remedy}"
+                + "".join(f" ({note})" for note in gone)
             )
+    if annotate.strokes is not None:
+        _refuse_empty_files(source, annotate)
     if source.val_from_labels and "val" in source.splits:
         note = "no dense masks: val is scored on the labelled pixels of its images"
         source = dataclasses.replace(source, notes=(*source.notes, note))
