@@ -1,4 +1,4 @@
-"""The sections of the configuration, and the codes of a label map."""
+"""The configuration of the network, the optimizer, the resources and the run, and a whole run's: `Config`."""
 
 from __future__ import annotations
 

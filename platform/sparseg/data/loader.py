@@ -1,4 +1,5 @@
-"""Which rows make step t, and batches of them on the device.  The order is a pure function of (seed, t)."""
+"""Batches on the device: a rank's share of the rows that row_order.py names for step t, decoded, clicks dropped
+(`--data.keep-labels`), augmented."""
 
 from __future__ import annotations
 

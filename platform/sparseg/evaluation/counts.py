@@ -1,5 +1,7 @@
-"""The prediction for images of any size, whole, by windows, at several scales, mirrored; and a split's
-counts."""
+"""The counts of a whole split: every image once, shared among the ranks.
+
+IoU and boundary IoU are made of them in metrics.py; predictions come from inference/views.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Ray Train around `train.run`: what every worker runs, and the driver that starts the workers."""
+"""Ray Train around `train.run`: what every worker runs, and the driver that starts the workers.
+
+How often a lost worker is replaced is said in `_trainer` (FailureConfig); the run then goes on in
+train/state.py:restore_newest.  Nodes that announce their end are preemption.py's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The training objective: cross-entropy on labelled pixels and the terms that teach from unlabelled ones."""
+"""The training objective: cross-entropy on labelled pixels and the terms that teach from unlabelled ones.
+
+A new method begins with its entry in config/methods.py.
+"""
 
 from sparseg.config import TERMS
 from sparseg.losses.inputs import LossInputs, pixel_counts

@@ -1,5 +1,6 @@
 """Save, find, load checkpoints.  A checkpoint folder alone is enough to predict; it appears whole or not at
-all, and its manifest.json knows the size and the checksum of every file."""
+all, and its manifest.json knows the size and the checksum of every file.  What state.pt holds:
+train/state.py:saved_values."""
 
 from __future__ import annotations
 
