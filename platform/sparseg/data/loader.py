@@ -1,5 +1,7 @@
-"""Batches on the device: a rank's share of the rows that row_order.py names for step t, decoded, clicks dropped
-(`--data.keep-labels`), augmented."""
+"""Batches on the device: a rank's share of the rows that row_order.py names for step t.
+
+They are decoded, some clicks are dropped (`--data.keep-labels`), and they are augmented.
+"""
 
 from __future__ import annotations
 
