@@ -25,8 +25,9 @@ from pathlib import Path
 print("begins", flush=True)
 import tiny
 from sparseg import launch
+from sparseg.config import ImportConfig
 from sparseg.data import importers
-importers.import_dataset("camvid", "raw", "data", label="full", workers=2)
+importers.import_dataset("camvid", "raw", "data", ImportConfig(label="full"), workers=2)
 settings = tiny.config(Path.cwd(), {
     "optim.max_steps": 2, "optim.batch_size": 2, "data.label": "full", "data.loader_processes": 1
 })

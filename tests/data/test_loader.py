@@ -250,7 +250,7 @@ def test_an_error_in_a_sample_reaches_the_consumer_and_ends_the_thread(
 ) -> None:
     config = tiny.config(folder)
     bad = rows_of_step(0, 1, len(SIZES), 4)[0]
-    augment: Any = loader.transforms.augment
+    augment: Any = loader.augment.augment
 
     def fails(image: Any, label: Any, settings: Any, key: Any, *, dense: bool) -> Any:
         if key[1:] == bad:

@@ -84,8 +84,8 @@ def test_type_checkers_see_the_same_names() -> None:
     blocks = [
         node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
-    froms = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-    assert {alias.name: node.module for node in froms for alias in node.names} == sparseg.HOME_OF
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name: node.module for node in imports for alias in node.names} == sparseg.HOME_OF
 
 
 def test_a_misspelt_name_is_no_attribute_and_packages_still_are() -> None:
@@ -122,7 +122,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.mkdir(parents=True)
             array = np.zeros((48, 48), np.uint8)
             array[:8] = 1
-            Image.fromarray(array).save(place / "picture.png")
+            Image.fromarray(array + ord(split[0]) * (part == "images")).save(place / "picture.png")
+    (folder / "raw" / "classes.txt").write_text("ground\nsky\n")
     return folder
 
 
