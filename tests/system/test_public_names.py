@@ -122,6 +122,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.mkdir(parents=True)
             array = np.zeros((48, 48), np.uint8)
             array[:8] = 1
+            if part == "labels":
+                array[8:] = sparseg.UNLABELLED
             Image.fromarray(array + ord(split[0]) * (part == "images")).save(place / "picture.png")
     (folder / "raw" / "classes.txt").write_text("ground\nsky\n")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,7 +152,9 @@ def test_a_store_that_goes_away_ends_the_run_after_its_last_good_checkpoint(
     assert "again in 0.1 s" in capfd.readouterr().err
     with s3_server(port):
         assert loop.run(settings)["steps"] == 40
-    assert f"going on after step {good} " in capfd.readouterr().out
+    resumed = int(re.search(r"going on after step (\d+) ", capfd.readouterr().out)[1])
+    # the store may hold the checkpoint that was being sent, whose answer was lost when it went away
+    assert good <= resumed <= good + 4
     assert [line["step"] for line in logged(settings)] == list(range(1, 41))
 
 
