@@ -55,7 +55,7 @@ def import_dataset(
 
     Example:
         >>> report = sparseg.import_dataset("folder", "raw", "imported", sparseg.ImportConfig(), workers=0)
-        >>> sparseg.open_dataset("imported").names == report.classes
+        >>> sparseg.open_dataset("imported").names == list(report.classes)
         True
     """
     root = _root(source)
