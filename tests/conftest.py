@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,15 @@ def _no_driver_left() -> Iterator[None]:
     driving = sys.modules.get("driving")
     while driving is not None and driving.STARTED:
         driving.STARTED.pop().clear()
+
+
+@pytest.fixture(scope="session")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Ray with four CPU slots and its dashboard, for all tests of this process that leave it as it was."""
+    from heads import head
+
+    with head(tmp_path_factory.mktemp("head") / "head.log", "--num-cpus", "4") as found:
+        yield found
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from sparseg import config, train
+from sparseg import config
 from sparseg.config import (
     Config,
     DataConfig,
@@ -33,13 +33,15 @@ from sparseg.config import (
 )
 from sparseg.data import shards
 from sparseg.data.synthetic import scenes
+from sparseg.train import loop
 
 PLAIN = """
 import sys, torch, torch.distributed as dist
-from sparseg import config, train
+from sparseg import config
+from sparseg.train import loop
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
-train.run(config.load(sys.argv[1]), device=torch.device("cpu"))
+loop.run(config.load(sys.argv[1]), device=torch.device("cpu"))
 dist.destroy_process_group()
 """
 RAY = """
@@ -94,7 +96,7 @@ def seconds_with(settings: Config) -> float:
         marks.append(time.perf_counter())  # a single rank is asked after every step
         return False
 
-    train.run(settings, should_stop=mark)
+    loop.run(settings, should_stop=mark)
     return marks[-2] - marks[10]
 
 

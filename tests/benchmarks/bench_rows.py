@@ -15,7 +15,6 @@ from pathlib import Path
 import bench_import
 import torch
 
-from sparseg import train
 from sparseg.config import (
     Config,
     DataConfig,
@@ -26,6 +25,7 @@ from sparseg.config import (
     RunConfig,
 )
 from sparseg.data import shards
+from sparseg.train import loop
 
 BATCH = 64
 
@@ -85,7 +85,7 @@ def main() -> None:
 
         print("before training: {:.0f} MB anonymous, {:.0f} MB resident".format(*memory_mb()))
         start_s = time.perf_counter()
-        train.run(config, should_stop=sample)
+        loop.run(config, should_stop=sample)
         print(f"trained one epoch, {total} steps, in {time.perf_counter() - start_s:.0f} s")
 
 

@@ -12,9 +12,9 @@ import tiny
 from commands import run
 
 import sparseg
-from sparseg import train
 from sparseg.cli import training
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 
 @pytest.mark.filterwarnings("ignore:model.weights=none")
@@ -23,7 +23,7 @@ def test_evaluate_export_and_report_of_a_trained_run(
 ) -> None:
     data = tiny.dataset(tmp_path)
     settings = tiny.config(tmp_path, {"optim.max_steps": 2})
-    best = train.run(settings)
+    best = loop.run(settings)
     assert run(f"evaluate {settings.folder} {data} --json {tmp_path}/scores.json") == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (

@@ -18,12 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseg import train
 from sparseg.config import Config
 from sparseg.data import loader, node_shards, row_order, shards
 from sparseg.data.loader import Microbatches
 from sparseg.data.node_shards import Node, shards_of_node
 from sparseg.data.row_order import rows_of_step
+from sparseg.train import loop
 
 CPU = torch.device("cpu")
 SIZES = [(48, 48)] * 10
@@ -248,7 +248,7 @@ def on_nodes(rank: int, world: int, folder: str) -> dict[str, Any]:
         calls.append(1)
         return world == 3 and len(calls) == 2
 
-    result = train.run(config, node=here, device=CPU, should_stop=enough)
+    result = loop.run(config, node=here, device=CPU, should_stop=enough)
     return {"node": dataclasses.astuple(here), "error": error, "steps": result["steps"]}
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import tiny
 
-from sparseg import launch, train
+from sparseg import launch
 from sparseg.data import shards
 from sparseg.evaluation import evaluate, metrics
 from sparseg.launch import cluster
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 VAL = [(48, 48), (40, 52), (33, 61), (48, 48), (48, 48), (64, 40)]
 
@@ -28,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
     folder = tmp_path_factory.mktemp("trained")
     data = tiny.dataset(folder, val=VAL)
     settings = tiny.config(folder, {"optim.max_steps": 2})
-    best = train.run(settings)
+    best = loop.run(settings)
     alone = folder / "elsewhere"
     shutil.copytree(checkpoint.resolve(settings.folder), alone)
     return alone, data, best

@@ -10,14 +10,12 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import brute_force
 import pytest
+import tiny
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_batches import (
@@ -614,20 +612,7 @@ def cut_in_order(batch: Batch, shares: tuple[int, ...]) -> Iterator[Batch]:
         yield batch[slice(end - count, end)]
 
 
-def worker(rank: int, folder: str) -> None:
-    """One of three processes, which form groups of one, two and three in turn: a start costs seconds."""
-    torch.set_num_threads(1)
-    results: dict[Any, Any] = {}
-    for workers in SHARES:
-        if rank < workers:
-            rendezvous = f"file://{folder}/rendezvous{workers}"
-            dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
-            results |= evaluate_shares(rank, workers)
-            dist.destroy_process_group()
-    torch.save(results, Path(folder) / f"rank{rank}.pt")
-
-
-def evaluate_shares(rank: int, workers: int) -> dict[Any, Any]:
+def evaluate_shares(rank: int, workers: int, _folder: str) -> dict[Any, Any]:
     """Every case of this number of workers, in the same order on each rank."""
     results: dict[Any, Any] = {}
     for shares, config, name in itertools.product(SHARES[workers], CONFIGS, BATCHES):
@@ -645,8 +630,11 @@ def evaluate_shares(rank: int, workers: int) -> dict[Any, Any]:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """What each rank found."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(worker, args=(str(folder),), nprocs=max(SHARES))
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(max(SHARES))]
+    found = tiny.in_groups(evaluate_shares, folder, tuple(SHARES))
+    return [
+        {case: value for workers in SHARES if rank < workers for case, value in found[workers][rank].items()}
+        for rank in range(max(SHARES))
+    ]
 
 
 @functools.cache

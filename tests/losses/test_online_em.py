@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from loss_batches import Batch, check_close, evaluate, make_batch
 from torch import Tensor
 
-from sparseg import losses, train
+from sparseg import losses
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.losses.mixture import MIXING_STEPS, Memory
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 K, D = 5, 8
 EM = LossConfig(method="agmm-em", em_steps=2, em_confidence=0.6, em_trust=0.3, bandwidth=0.7)
@@ -217,10 +218,10 @@ def test_a_run_keeps_its_memory_and_resumes(tmp_path: Path) -> None:
     tiny.dataset(tmp_path)
     changes = {"loss.method": "agmm-em", "loss.em_confidence": 0.51}
     whole, parts = (tiny.config(tmp_path, {**changes, "run.name": name}) for name in ("whole", "parts"))
-    expected = train.run(whole)
+    expected = loop.run(whole)
     asked: list[int] = []
-    train.run(parts, should_stop=lambda: asked.append(1) or len(asked) == 3)  # type: ignore[func-returns-value]
-    assert train.run(parts) == expected
+    loop.run(parts, should_stop=lambda: asked.append(1) or len(asked) == 3)  # type: ignore[func-returns-value]
+    assert loop.run(parts) == expected
     states = [checkpoint.load_state(checkpoint.all_of(run.folder)[-1]) for run in (whole, parts)]
     for name, value in states[0][0].items():
         assert torch.equal(states[1][0][name], value), name

@@ -14,10 +14,11 @@ import torch.distributed as dist
 from loss_batches import Batch, check_close, evaluate, make_batch
 from torch import Tensor
 
-from sparseg import losses, train
+from sparseg import losses
 from sparseg.config import IGNORED, UNLABELLED, LossConfig
 from sparseg.losses import mixture
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 POSTERIOR = LossConfig(
     method="agmm", target="posterior", centroids="memory", label_weight=0.0, sep_weight=0.0, bandwidth=0.7
@@ -167,10 +168,10 @@ def test_a_resumed_run_remembers(tmp_path: Path) -> None:
     tiny.dataset(tmp_path)
     changes = {"loss.target": "posterior", "loss.centroids": "memory"}
     whole, parts = (tiny.config(tmp_path, {**changes, "run.name": name}) for name in ("whole", "parts"))
-    expected = train.run(whole)
+    expected = loop.run(whole)
     asked: list[int] = []
-    train.run(parts, should_stop=lambda: asked.append(1) or len(asked) == 3)  # type: ignore[func-returns-value]
-    assert train.run(parts) == expected
+    loop.run(parts, should_stop=lambda: asked.append(1) or len(asked) == 3)  # type: ignore[func-returns-value]
+    assert loop.run(parts) == expected
     states = [checkpoint.load_state(checkpoint.all_of(run.folder)[-1]) for run in (whole, parts)]
     for name, value in states[0][0].items():
         assert torch.equal(states[1][0][name], value), name

@@ -19,7 +19,6 @@ from timm.layers import pos_embed_sincos
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 
-from sparseg import train
 from sparseg.config import Config, ModelConfig
 from sparseg.inference import export, timm_for_export, views
 from sparseg.launch import prepare
@@ -27,6 +26,7 @@ from sparseg.network import transformer
 from sparseg.network.batch_norm import GlobalBatchNorm2d, with_global_batch_norm
 from sparseg.network.segmenter import Segmenter, build
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 from sparseg.train.schedule import make_optimizer
 
 BACKBONES = {"test_vit": 16, "test_vit4": 16, "eva02_tiny_patch14_224": 14}
@@ -328,7 +328,7 @@ def test_a_run_learns_resumes_and_is_loaded_again(folder: Path, tmp_path: Path) 
         "run.storage": str(tmp_path),
     }
     config = tiny.config(folder, overrides)
-    result = train.run(config)
+    result = loop.run(config)
     lines = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
     totals = [line["total"] for line in lines if line["kind"] == "train"]
     assert len(totals) == 24 and sum(totals[-6:]) < 0.8 * sum(totals[:6])
@@ -339,7 +339,7 @@ def test_a_run_learns_resumes_and_is_loaded_again(folder: Path, tmp_path: Path) 
     last = checkpoint.all_of(config.folder)[-1]
     expected, _ = checkpoint.load_state(last)
     shutil.rmtree(last)
-    assert train.run(config) == result  # from the checkpoint in the middle
+    assert loop.run(config) == result  # from the checkpoint in the middle
     found, _ = checkpoint.load_state(last)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 

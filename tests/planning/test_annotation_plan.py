@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from sparseg import cli, config, train
+from sparseg import cli, config
 from sparseg.planning import annotation_plan
 from sparseg.planning.learning_curve import Law
+from sparseg.train import loop
 
 LAWS = {"ce": Law(0.6, 0.5, 0.7), "agmm": Law(0.62, 0.4, 0.7)}
 BUDGETS = (5, 10, 20, 50, 100)
@@ -141,6 +142,6 @@ def test_too_few_budgets_and_no_run_are_named(tmp_path: Path) -> None:
 def test_a_run_says_how_many_labels_it_had(tmp_path: Path) -> None:
     tiny.dataset(tmp_path)
     settings = tiny.config(tmp_path)
-    train.run(settings)
+    loop.run(settings)
     found = json.loads((settings.folder / "environment.json").read_text())["labels"]
     assert found == {"images": 8, "pixels": None}  # shards.write alone does not count

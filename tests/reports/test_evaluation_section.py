@@ -12,11 +12,12 @@ import pytest
 import tiny
 from PIL import Image
 
-from sparseg import cli, config, train
+from sparseg import cli, config
 from sparseg.data import shards
 from sparseg.evaluation import evaluate
 from sparseg.reports import evaluation_section
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
     folder = tmp_path_factory.mktemp("trained")
     data = tiny.dataset(folder)
     settings = tiny.config(folder, {"optim.max_steps": 2, "run.tensorboard": True})
-    train.run(settings)
+    loop.run(settings)
     return settings.folder, data, evaluate.evaluate(settings.folder, data, "val")
 
 

@@ -17,10 +17,10 @@ import safetensors.torch
 import tiny
 import torch
 
-from sparseg import train
 from sparseg.config import Config, with_overrides
 from sparseg.network import segmenter as networks
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")
 
@@ -108,7 +108,7 @@ from pathlib import Path
 import safetensors.torch, torch
 sys.path.insert(0, {tests!r})
 import tiny
-from sparseg import train
+from sparseg.train import loop
 from sparseg.runs import checkpoint
 
 torch.set_num_threads(1)
@@ -129,7 +129,7 @@ def save_state(state, path):
         killed(path)
 
 safetensors.torch.save_file, torch.save = save_file, save_state
-train.run(tiny.config(Path({folder!r}), {{"run.checkpoint_every": 2, "run.validate_every": 99.0}}))
+loop.run(tiny.config(Path({folder!r}), {{"run.checkpoint_every": 2, "run.validate_every": 99.0}}))
 """
 
 
@@ -143,7 +143,7 @@ def test_a_kill_while_saving_leaves_no_half_checkpoint(tmp_path: Path, where: st
     config = tiny.config(tmp_path, {"run.checkpoint_every": 2, "run.validate_every": 99.0})
     assert [path.name for path in config.folder.glob("checkpoint_*")] == [checkpoint.name_of(2)]
     assert len(list(config.folder.glob(".partial-*"))) == 1
-    assert train.run(config)["steps"] == 6
+    assert loop.run(config)["steps"] == 6
     steps = [json.loads(line)["step"] for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6, 6]  # six of training, one of validation
     assert list(config.folder.glob(".partial-*")) == []

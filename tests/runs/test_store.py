@@ -13,10 +13,11 @@ import tiny
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sparseg import launch, train
+from sparseg import launch
 from sparseg.config import Config
 from sparseg.runs import background_save, checkpoint
 from sparseg.runs import store as storage
+from sparseg.train import loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")
 URL = "memory://bucket/runs"
@@ -53,11 +54,11 @@ def test_a_run_goes_on_where_no_file_of_it_is(tmp_path: Path) -> None:
     """Stopped on one node, repeated on another one: equal to a run in a folder that nobody stopped."""
     tiny.dataset(tmp_path)
     plain = tiny.config(tmp_path, {"run.checkpoint_every": 2, "run.validate_every": 99.0})
-    expected = train.run(plain)
+    expected = loop.run(plain)
     first, second = configure(tmp_path, "one"), configure(tmp_path, "two")
-    assert train.run(first, should_stop=stop_at(first, 3))["steps"] == 3
+    assert loop.run(first, should_stop=stop_at(first, 3))["steps"] == 3
     shutil.rmtree(first.folder)
-    assert train.run(second) == expected
+    assert loop.run(second) == expected
     assert lines(second) == lines(plain)
     for name, value in checkpoint.load_state(checkpoint.all_of(plain.folder)[-1])[0].items():
         assert torch.equal(checkpoint.load_state(checkpoint.all_of(second.folder)[-1])[0][name], value)
@@ -70,7 +71,7 @@ def test_an_old_mirror_does_not_come_back(tmp_path: Path) -> None:
     """A node still has a run that was moved aside in the store; the new one starts from its first step."""
     tiny.dataset(tmp_path)
     config = configure(tmp_path, "one")
-    train.run(config)
+    loop.run(config)
     aside = storage.move_aside(config)
     assert aside is not None and aside.startswith(f"{URL}/tiny.old-")
     assert there() == set() and there(aside.removeprefix("memory:/") + "/")
@@ -101,7 +102,7 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(
     monkeypatch.setattr(MemoryFileSystem, "put_file", cut)
     monkeypatch.setattr(background_save.Saver.__init__, "__defaults__", ((0.0,),))
     with pytest.raises(background_save.SaveError, match=r"step 4 .*connection reset.*that of step 2"):
-        train.run(config)
+        loop.run(config)
     tries = [path for path in sent if "checkpoint_0000004" in path and path.endswith("manifest.json")]
     assert len(tries) == 2
     assert any(name.startswith("checkpoint_0000004/") for name in there())
@@ -109,7 +110,7 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(
     other = configure(tmp_path, "two")
     storage.pull(other)
     assert [path.name for path in checkpoint.all_of(other.folder)] == [checkpoint.name_of(2)]
-    assert train.run(other)["steps"] == 6
+    assert loop.run(other)["steps"] == 6
 
 
 def test_the_command_itself_runs_refuses_and_moves_aside(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -40,8 +41,17 @@ settings = config.load(sys.argv[1])
 raise SystemExit(process.guarded(lambda: launch.finish(settings)))
 """
 MARK = {"SPARSEG_TEST": str(os.getpid())}
-"""In the environment of every process that a Driver starts, and of what those start.  A cluster that a test
-starts itself needs it in os.environ, because its raylets start the workers."""
+"""In the environment of all that a Driver starts, and of what that starts; one with a Ray of its own
+has `own_mark`.  A cluster that a test starts itself needs it in os.environ, because its raylets start the
+workers."""
+
+
+NUMBERS = itertools.count()
+
+
+def own_mark() -> dict[str, str]:
+    """A mark by which `processes` tells those of one Ray from others of this program."""
+    return {"SPARSEG_TEST": f"{os.getpid()}.{next(NUMBERS)}"}
 
 
 STARTED: list[Driver] = []
@@ -57,7 +67,7 @@ class Driver:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(config.to_dict(settings)))
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_AUTH_MODE": "disabled"}
-        environment |= MARK
+        self.mark = MARK if address else own_mark()
         self.temp: str | None = None
         if address:
             environment["RAY_ADDRESS"] = address
@@ -70,7 +80,7 @@ class Driver:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=environment,
+            env=environment | self.mark,
         )
         STARTED.append(self)
         self.lines: list[str] = []
@@ -123,6 +133,14 @@ class Driver:
         target = self.steps + steps
         wait_until(lambda: self.ended() or self.steps >= target, seconds)
 
+    def left(self) -> dict[int, str]:
+        """What is alive of it and of its run: process id -> command line.  Of a Ray that it joined, the run's
+        workers and their controller."""
+        if self.mark != MARK:
+            return processes(self.mark["SPARSEG_TEST"])
+        title = ("ray::RayTrainWorker", "ray::TrainController")
+        return {pid: line for pid, line in processes().items() if line.startswith(title)}
+
     def ended(self) -> bool:
         return self.process.poll() is not None
 
@@ -130,7 +148,8 @@ class Driver:
         """Kill what a failed test has left running; remove Ray's session."""
         if not self.ended():
             self.process.kill()
-            for pid in processes():
+        if self.mark != MARK:  # a Ray that it joined is another's, and ends its workers itself
+            for pid in self.left():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if self.temp is not None:
@@ -146,24 +165,27 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause_s: float = 0
     return False
 
 
-def processes(title: str = "") -> dict[int, str]:
-    """Process id -> command line of what this program's Drivers started, directly or not, and is alive."""
-    found, mark = {}, "=".join(*MARK.items()).encode()
+def processes(mark: str = "") -> dict[int, str]:
+    """Process id -> command line of what this program's Drivers started, directly or not, and is alive.
+
+    mark: that of one Driver; without it those of all Drivers and clusters are found.
+    """
+    found, name = {}, b"SPARSEG_TEST="
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 words, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
             except OSError:
                 continue
-            text = words.replace(b"\0", b" ").decode(errors="replace").strip()
-            if text.startswith(title) and mark in environment.split(b"\0"):
-                found[int(entry.name)] = text
+            marks = [word[len(name) :].decode() for word in environment.split(b"\0") if word.startswith(name)]
+            if mark in marks or (not mark and MARK["SPARSEG_TEST"] in [one.split(".")[0] for one in marks]):
+                found[int(entry.name)] = words.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
 
 
 def workers() -> list[int]:
     """Process ids of this program's Ray Train workers."""
-    return list(processes("ray::RayTrainWorker"))
+    return [pid for pid, line in processes().items() if line.startswith("ray::RayTrainWorker")]
 
 
 def newest_step(settings: config.Config) -> int:

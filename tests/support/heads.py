@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ray
-from driving import wait_until
+from driving import FAST, own_mark, processes, wait_until
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
@@ -51,13 +52,14 @@ def head(
     command += ["--port", str(gcs), "--dashboard-port", str(port)]
     for name in ("dashboard-agent-listen-port", "ray-client-server-port"):
         command += [f"--{name}", str(free_port())]
+    mark = own_mark()
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, *words],
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **FAST, **(environment or {}), **mark},
         )
     found = Head(f"{this_host()}:{gcs}", f"http://127.0.0.1:{port}", Path(temp) / "session_latest" / "logs")
 
@@ -72,6 +74,8 @@ def head(
         assert process.poll() is None, log.read_text()
         yield found
     finally:
-        process.terminate()
+        for pid in processes(mark["SPARSEG_TEST"]):  # asked to end, Ray takes half a minute
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait(60)
         shutil.rmtree(temp, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -128,14 +129,24 @@ def _process(
             dist.destroy_process_group()
 
 
+def start_processes(function: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> None:
+    """Run function(rank, *arguments) in `count` processes, and wait for them; an error of one is raised here.
+
+    They are forked from a server that has loaded what they need, once for all tests: a process of its own
+    would spend eight seconds on torch and timm.
+    """
+    multiprocessing.set_forkserver_preload(["sparseg.train.loop"])
+    mp.start_processes(function, args=arguments, nprocs=count, start_method="forkserver")
+
+
 def in_groups(
     function: Callable[[int, int, str], Any], folder: Path, worlds: tuple[int, ...]
 ) -> dict[int, list[Any]]:
     """{world: what function(rank, world, folder) gave on each rank}; the groups form one after the other.
 
-    One set of processes serves all groups, because a start costs seconds.
+    One set of processes serves all groups.
     """
-    mp.spawn(_process, args=(function, str(folder), worlds), nprocs=max(worlds))
+    start_processes(_process, (function, str(folder), worlds), max(worlds))
     return {
         world: [torch.load(folder / f"rank{rank}of{world}.pt", weights_only=True) for rank in range(world)]
         for world in worlds

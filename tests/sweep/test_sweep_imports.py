@@ -13,10 +13,11 @@ from ray import tune
 from ray.tune.integration import ray_train
 from sweeping import ROOT, search_of
 
-from sparseg import launch, sweep, train
+from sparseg import launch, sweep
 from sparseg.data import importers
 from sparseg.sweep import runner
 from sparseg.sweep.study import StudySearch, Sweep
+from sparseg.train import loop
 
 CROPS = "SPACE = {'data.crop_px': choice(32, 48)}"
 BUDGETS = "SPACE = {'data.random_pixels': choice(2, 4), 'run.seed': choice(0, 1)}; SAMPLER = 'grid'"
@@ -37,7 +38,7 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"miou": 0.5, "pixel_accuracy": 0.5, "step": 1, "steps": 1, "total_steps": 1}
 
     monkeypatch.setattr(importers, "import_source", counted)
-    monkeypatch.setattr(train, "run", trained)
+    monkeypatch.setattr(loop, "run", trained)
     return outs
 
 

@@ -1,21 +1,24 @@
-"""Whole sweeps on local Ray."""
+"""Whole sweeps on Ray."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from heads import Head
 from sweeping import ROOT, tiny_sweep
 
 pytestmark = pytest.mark.slow
 
 
-def run(command: list[str], folder: Path) -> dict[str, Any]:
-    """What results.json holds once the command has ended."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+def run(command: list[str], folder: Path, address: str) -> dict[str, Any]:
+    """What results.json holds once the command, on the Ray at an address, has ended."""
+    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
 
@@ -24,9 +27,11 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_a_sweep_survives_a_failing_trial_is_not_repeated_and_starts_afresh(tmp_path: Path) -> None:
+def test_a_sweep_survives_a_failing_trial_is_not_repeated_and_starts_afresh(
+    tmp_path: Path, ray_head: Head
+) -> None:
     command, folder = tiny_sweep(tmp_path, "--seeds", "0", "1", "--keep", "best")
-    found = run(command, folder)
+    found = run(command, folder, ray_head.address)
     good, bad = found["trials"]
     assert (good["state"], good["steps"]) == ("finished", 4)
     assert bad["state"] == "failed" and "not finite" in bad["error"]
@@ -36,10 +41,10 @@ def test_a_sweep_survives_a_failing_trial_is_not_repeated_and_starts_afresh(tmp_
             assert (Path(good["folder"]) / f"seed_{seed}" / name).is_file(), name
     assert good["sd"] is not None
     before = times(Path(good["folder"]))
-    assert run(command, folder) == found
+    assert run(command, folder, ray_head.address) == found
     assert times(Path(good["folder"])) == before
 
-    again = run([*command, "--run.fresh", "--trials", "1"], folder)
+    again = run([*command, "--run.fresh", "--trials", "1"], folder, ray_head.address)
     assert [trial["state"] for trial in again["trials"]] == ["finished"]
     (aside,) = folder.parent.glob(f"{folder.name}.old-*")
     assert sorted(before.values()) == sorted(times(aside / Path(good["folder"]).name).values())

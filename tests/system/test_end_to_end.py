@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from driving import Driver, logged, processes, s3_server, wait_until
+from driving import Driver, logged, s3_server, wait_until
+from heads import Head, head
 
 from sparseg import config
 from sparseg.common import object_store
@@ -31,7 +32,7 @@ def test_two_ray_workers_do_the_arithmetic_of_one_process(
     for settings in (alone, two):
         driver = Driver(settings, tmp_path)
         assert driver.code() == 0, driver.output
-        nothing_left(settings)
+        nothing_left(driver, settings)
     left = [
         path.name for path in temp.iterdir() if not path.name.startswith("torchinductor_")
     ]  # torch's cache
@@ -46,20 +47,22 @@ def test_two_ray_workers_do_the_arithmetic_of_one_process(
     assert logged(alone, "val")[-1]["iou"].keys() == logged(two, "val")[-1]["iou"].keys()
 
 
-def nothing_left(settings: config.Config) -> None:
+def nothing_left(driver: Driver, settings: config.Config) -> None:
     """No process of the run is alive, no temporary file lies in its folder."""
-    assert wait_until(lambda: not processes(), 20), processes()
+    assert wait_until(lambda: not driver.left(), 20), driver.left()
     hidden = {path.name for path in settings.folder.rglob(".*")}
     assert hidden <= {".owner"}, hidden
 
 
-def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(tmp_path: Path) -> None:
+def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(
+    tmp_path: Path, ray_head: Head
+) -> None:
     tiny.dataset(tmp_path)
     settings = tiny.config(
         tmp_path,
         {"resources.workers": 1, "optim.max_steps": 4000, "optim.epochs": 4000, "run.checkpoint_every": 5},
     )
-    driver = Driver(settings, tmp_path)
+    driver = Driver(settings, tmp_path, ray_head.address)
     worker = int(driver.says("step 7/").split("(RayTrainWorker pid=")[1].split(")")[0].split(",")[0])
     os.kill(worker, signal.SIGKILL)
     resumed = int(driver.says("going on after step ").split("going on after step ")[1].split()[0])
@@ -68,7 +71,7 @@ def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(tmp_path
     driver.interrupt()
     assert driver.code() == 130, driver.output
     assert "the same command goes on from there" in driver.output
-    nothing_left(settings)
+    nothing_left(driver, settings)
     newest = checkpoint.all_of(settings.folder)[-1]
     steps = [line["step"] for line in logged(settings)]
     assert steps == list(range(1, int(newest.name.split("_")[1]) + 1))  # no gap, no repeat
@@ -78,7 +81,7 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two Ray workers, a real S3 server on loopback; what the first half left on this node is deleted."""
-    with s3_server() as variables:
+    with s3_server() as variables, head(tmp_path / "head.log", environment=variables) as found:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         store, _ = object_store.filesystem("s3://bucket-of-runs/runs")
@@ -95,14 +98,14 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
                 "optim.epochs": 4000,
             },
         )
-        driver = Driver(settings, tmp_path)
+        driver = Driver(settings, tmp_path, found.address)
         driver.says("step 7/")
         driver.interrupt()
         assert driver.code() == 130, driver.output
         steps = [line["step"] for line in logged(settings)]
         assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 7
         shutil.rmtree(tmp_path / "mirror")
-        driver = Driver(settings, tmp_path)
+        driver = Driver(settings, tmp_path, found.address)
         driver.says(f"going on after step {len(steps)} ")
         driver.says("| ETA")
         driver.interrupt()
@@ -110,36 +113,32 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
         assert len(logged(settings)) > len(steps)
 
 
-def test_a_run_that_fails_says_why_once_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_fails_says_why_once_and_leaves_nothing(tmp_path: Path, ray_head: Head) -> None:
     tiny.dataset(tmp_path)
     settings = tiny.config(tmp_path, {"resources.workers": 1, "optim.learning_rate": 1e30})
-    driver = Driver(settings, tmp_path)
+    driver = Driver(settings, tmp_path, ray_head.address)
     assert driver.code() == 1, driver.output
     errors = [line for line in driver.lines if line.startswith("error: ")]
     assert len(errors) == 1 and "not finite at step" in errors[0]
-    nothing_left(settings)
+    nothing_left(driver, settings)
 
 
-def test_a_dead_head_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_head_is_not_waited_for_and_a_cluster_too_small_is_one_line_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`ray start --head` leaves its address behind when it is killed."""
     temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets need a short path
     monkeypatch.setenv("RAY_TMPDIR", temp)
     (Path(temp) / "ray").mkdir()
     (Path(temp) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     tiny.dataset(tmp_path)
-    driver = Driver(tiny.config(tmp_path, {"resources.workers": 1}), tmp_path)
-    driver.says("no Ray answers at 127.0.0.1:1")
-    assert driver.code() == 0, driver.output
-    assert not (Path(temp) / "ray" / "ray_current_cluster").exists()
-    shutil.rmtree(temp, ignore_errors=True)
-
-
-def test_more_workers_than_the_cluster_has_is_one_line_and_code_2(tmp_path: Path) -> None:
-    tiny.dataset(tmp_path)
     settings = tiny.config(tmp_path, {"resources.workers": 4, "resources.cpus_per_worker": 1000})
     driver = Driver(settings, tmp_path)
+    driver.says("no Ray answers at 127.0.0.1:1")
     assert driver.code() == 2, driver.output
     error = [line for line in driver.lines if line.startswith("error: ")]
     assert len(error) == 1 and "workers=4 of 1000 CPU" in error[0] and "room for 0 " in error[0]
     assert not settings.folder.exists()
-    nothing_left(settings)
+    assert not (Path(temp) / "ray" / "ray_current_cluster").exists()
+    nothing_left(driver, settings)
+    shutil.rmtree(temp, ignore_errors=True)

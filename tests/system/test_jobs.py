@@ -6,25 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 from driving import logged, wait_until, workers
-from heads import RAY, head
+from heads import RAY, Head
 from sweeping import tiny_sweep
 
 from sparseg import config
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def dashboard(tmp_path: Path, fast_ray: None) -> Iterator[str]:
-    """The address of a head's dashboard; the head ends with the test."""
-    with head(tmp_path / "head.log", "--num-cpus", "2") as found:
-        yield found.dashboard
 
 
 def job(address: str, *words: str) -> str:
@@ -45,7 +37,8 @@ def logs_with(address: str, name: str, text: str, seconds: float = 120) -> str:
     return found
 
 
-def test_a_job_is_submitted_followed_stopped_and_goes_on(dashboard: str, tmp_path: Path) -> None:
+def test_a_job_is_submitted_followed_stopped_and_goes_on(ray_head: Head, tmp_path: Path) -> None:
+    dashboard = ray_head.dashboard
     tiny.dataset(tmp_path)
     settings = tiny.config(tmp_path, {"resources.workers": 2, "optim.max_steps": 4000, "optim.epochs": 4000})
     file = tmp_path / "config.json"
@@ -68,10 +61,10 @@ def test_a_job_is_submitted_followed_stopped_and_goes_on(dashboard: str, tmp_pat
     job(dashboard, "stop", "second")
 
 
-def test_a_sweep_is_submitted(dashboard: str, tmp_path: Path) -> None:
+def test_a_sweep_is_submitted(ray_head: Head, tmp_path: Path) -> None:
     command, folder = tiny_sweep(tmp_path, workers=1)
     submit = ["submit", "--working-dir", ".", "--runtime-env", "cluster/runtime_env.yaml"]
-    told = job(dashboard, *submit, "--submission-id", "sweep", "--", *command)
+    told = job(ray_head.dashboard, *submit, "--submission-id", "sweep", "--", *command)
     assert "[s] trial 1 failed: " in told
     assert "succeeded" in told
     found = json.loads((folder / "results.json").read_text())

@@ -110,7 +110,11 @@ def test_it_trains_and_sweeps(installed: Path, tmp_path: Path, environment: dict
     assert where.startswith(str(installed.parent))
     assert run([command, "--version"], tmp_path, environment) == f"sparseg {sparseg.__version__}\n"
     assert "PASCAL VOC 2012" in run([command, "train"], tmp_path, environment)
-    told = run([command, "train", "demo", "--max-steps", "2", "--methods", "ce"], tmp_path, environment)
+    told = run(
+        [command, "train", "demo", "--max-steps", "2", "--methods", "ce", "--workers", "0"],
+        tmp_path,
+        environment,
+    )
     assert "mIoU" in told and (tmp_path / "runs" / "demo" / "report.html").is_file()
     words = ["--trainer", "demo", "--space", "mixture", "--trials", "2", *SMALL]
     told = run([command, "sweep", *words], tmp_path, environment)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import tiny
 from driving import Driver, logged, newest_step, s3_server, wait_until, workers
+from heads import Head
 
 from sparseg.common import object_store, process
 from sparseg.runs import background_save, checkpoint
@@ -92,12 +93,14 @@ def test_a_head_that_dies_ends_the_command_and_a_new_one_takes_the_run_over(
     assert steps == list(range(1, len(steps) + 1))
 
 
-def test_a_worker_that_hangs_is_reported_with_stacks_by_those_who_wait_for_it(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_reported_with_stacks_by_those_who_wait_for_it(
+    tmp_path: Path, ray_head: Head
+) -> None:
     tiny.dataset(tmp_path)
     # few lines, because at each of them Ray is asked for news, and a rank may wait there, too
     changes = {"resources.workers": 2, "run.hang_seconds": 4.0, "run.log_every": 50}
     settings = tiny.config(tmp_path, {**LONG, **changes})
-    driver = Driver(settings, tmp_path)
+    driver = Driver(settings, tmp_path, ray_head.address)
     driver.says("step 50/")
     hung, _ = sorted(workers())
     os.kill(hung, signal.SIGSTOP)

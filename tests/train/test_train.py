@@ -14,12 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparseg import losses, train
+from sparseg import losses
 from sparseg.config import Config, with_overrides
 from sparseg.data import loader, row_order, shards
 from sparseg.losses import TERMS
 from sparseg.network import batch_norm, segmenter
 from sparseg.runs import background_save, checkpoint, log
+from sparseg.train import loop
 from sparseg.train.loop import step_seed
 from sparseg.train.schedule import make_optimizer, plan
 from sparseg.train.state import initial_network
@@ -61,7 +62,7 @@ def test_loss_goes_down_and_the_run_leaves_its_files(folder: Path, tmp_path: Pat
     overrides = {"optim.max_steps": 24, "optim.epochs": 20, "run.validate_every": 6.0, "loss.method": "ce"}
     config = configure(folder, tmp_path, {**overrides, "optim.optimizer": "adamw", "optim.clip_norm": 5.0})
     reported: list[dict[str, Any]] = []
-    result = train.run(config, report=reported.append)
+    result = loop.run(config, report=reported.append)
     totals = [line["total"] for line in lines(config)]
     assert len(totals) == 24
     assert sum(totals[-4:]) < 0.7 * sum(totals[:4])
@@ -84,7 +85,7 @@ def test_a_line_holds_every_term_and_the_rate(
 ) -> None:
     changes = {"optim.max_steps": 2, "optim.poly_power": 1.0, "loss.method": method}
     config = configure(folder, tmp_path, changes)
-    train.run(config)
+    loop.run(config)
     first, second = lines(config)
     assert {*TERMS, "total", "grad_norm", "learning_rate", "step", "epoch"} <= set(first)
     assert (first["learning_rate"], second["learning_rate"]) == (pytest.approx(1e-2), pytest.approx(5e-3))
@@ -96,7 +97,7 @@ def test_a_line_holds_every_term_and_the_rate(
 
 def test_ce_leaves_the_mixture_out(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": 1, "loss.method": "ce"})
-    train.run(config)
+    loop.run(config)
     [line] = lines(config)
     assert {term for term in TERMS if line[term] > 0} == {"seg"}
 
@@ -104,14 +105,14 @@ def test_ce_leaves_the_mixture_out(folder: Path, tmp_path: Path) -> None:
 def test_the_mixture_starts_after_its_warm_up(folder: Path, tmp_path: Path) -> None:
     """Two steps an epoch: a warm-up of one and a half epochs is three steps."""
     config = configure(folder, tmp_path, {"optim.max_steps": 4, "loss.warmup_epochs": 1.5})
-    train.run(config)
+    loop.run(config)
     assert [line["mix"] > 0 for line in lines(config)] == [False, False, False, True]
     assert all(line["absent"] > 0 and line["seg"] > 0 for line in lines(config))
 
 
 def test_class_balance_weighs_the_classes_by_their_counted_pixels(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"labelled pixels of split 'train'.*loss.class_balance"):
-        train.run(tiny.config(folder, {"loss.class_balance": 0.5, "run.storage": str(tmp_path / "none")}))
+        loop.run(tiny.config(folder, {"loss.class_balance": 0.5, "run.storage": str(tmp_path / "none")}))
     counted = tmp_path / "data"
     shutil.copytree(folder / "data", counted)
     manifest = json.loads((counted / "sparseg.json").read_text())
@@ -122,7 +123,7 @@ def test_class_balance_weighs_the_classes_by_their_counted_pixels(folder: Path, 
         storage = str(tmp_path / f"runs{balance}")
         changes = {"data.root": str(counted), "run.storage": storage, "loss.class_balance": balance}
         settings = tiny.config(folder, changes | {"optim.max_steps": 1, "loss.method": "ce"})
-        train.run(settings)
+        loop.run(settings)
         first[balance] = json.loads((settings.folder / "metrics.jsonl").read_text().splitlines()[0])["seg"]
     assert first[0.5] != pytest.approx(first[0.0], rel=1e-3)
 
@@ -130,8 +131,8 @@ def test_class_balance_weighs_the_classes_by_their_counted_pixels(folder: Path, 
 def test_bf16_runs(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": 2, "optim.precision": "bf16"})
     plain = configure(folder, tmp_path, {"optim.max_steps": 2, "run.name": "fp32"})
-    assert train.run(config)["steps"] == 2
-    train.run(plain)
+    assert loop.run(config)["steps"] == 2
+    loop.run(plain)
     assert lines(config)[0]["total"] == pytest.approx(lines(plain)[0]["total"], rel=0.05)
     assert lines(config)[0]["total"] != lines(plain)[0]["total"]
     assert all(v.dtype != torch.bfloat16 for v in weights(config)[0].values())
@@ -152,7 +153,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     with pytest.raises(
         FloatingPointError, match=r"run tiny: .*at step 1 \(images .*optim\.learning_rate"
     ) as caught:
-        train.run(configure(folder, tmp_path))
+        loop.run(configure(folder, tmp_path))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.glob("tiny/checkpoint_*")) == []
 
@@ -177,7 +178,7 @@ def test_the_step_and_the_images_that_are_not_finite_are_named(
     poison(monkeypatch, 2)
     config = configure(folder, tmp_path, {"run.log_every": 5})
     with pytest.raises(FloatingPointError, match=r"at step 2 \(images") as caught:
-        train.run(config)
+        loop.run(config)
     rows = [row for _, row in row_order.rows_of_step(0, 1, 8, 4)]
     assert f"(images {', '.join(f'image_{row:03d}' for row in rows)})" in str(caught.value)
 
@@ -190,7 +191,7 @@ def test_steps_that_are_not_finite_can_be_left_out(
     changes |= {"loss.method": "agmm-em"}
     config = configure(folder, tmp_path, {**changes, "optim.ema_decay": 0.5, "run.validate_every": 99.0})
     poison(monkeypatch, 3)
-    assert train.run(config)["steps"] == 6
+    assert loop.run(config)["steps"] == 6
     found = [checkpoint.load_state(path) for path in checkpoint.all_of(config.folder)]
     for name, value in found[1][1]["raw_model"].items():
         assert torch.equal(found[2][1]["raw_model"][name], value), name
@@ -212,7 +213,7 @@ def test_more_steps_left_out_than_allowed_end_the_run(
         segmenter.Segmenter, "forward", lambda self, image: [v * float("nan") for v in forward(self, image)]
     )
     with pytest.raises(FloatingPointError, match=r"at step 3 .*optim\.skip_nonfinite"):
-        train.run(configure(folder, tmp_path, {"optim.skip_nonfinite": 2}))
+        loop.run(configure(folder, tmp_path, {"optim.skip_nonfinite": 2}))
 
 
 def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_clipping_bounds_the_step(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, plain)
     before = initial_network(config, len(tiny.NAMES), torch.device("cpu"), quiet=True)
     old = {name: p.detach().clone() for name, p in before.named_parameters()}
-    train.run(config)
+    loop.run(config)
     moved = sum(float((weights(config)[0][name] - p).square().sum()) for name, p in old.items()) ** 0.5
     assert lines(config)[0]["grad_norm"] > 0.01  # before clipping
     assert moved == pytest.approx(1e-2 * 0.01, rel=1e-2)
@@ -242,12 +243,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_a_resumed_run_equals_the_uninterrupted_one(folder: Path, tmp_path: Path, variant: str) -> None:
     whole = configure(folder, tmp_path / "whole", VARIANTS[variant])
     parts = configure(folder, tmp_path / "parts", VARIANTS[variant])
-    expected = train.run(whole)
-    stop = train.run(parts, should_stop=lambda: stopped_at(parts, 3))
+    expected = loop.run(whole)
+    stop = loop.run(parts, should_stop=lambda: stopped_at(parts, 3))
     assert (stop["steps"], stop["total_steps"]) == (3, 6)
     assert checkpoint.all_of(parts.folder)[-1].name == checkpoint.name_of(3)
     torch.manual_seed(1234)
-    assert train.run(parts) == expected
+    assert loop.run(parts) == expected
     assert [line["step"] for line in lines(parts)] == [1, 2, 3, 4, 5, 6]
     assert lines(parts) == lines(whole)
     assert lines(parts, "val") == lines(whole, "val")
@@ -285,14 +286,14 @@ def test_what_a_backbone_draws_depends_on_the_step_alone(
     monkeypatch.setattr(segmenter.Segmenter, "forward", dropping)
     for name, unrelated in (("one", 1), ("two", 2)):
         torch.manual_seed(unrelated)
-        train.run(configure(folder, tmp_path, {"run.name": name, "optim.max_steps": 3}))
+        loop.run(configure(folder, tmp_path, {"run.name": name, "optim.max_steps": 3}))
     assert drawn[:3] == drawn[3:] and len({tuple(values) for values in drawn}) == 3
 
 
 def test_the_state_in_a_checkpoint_keeps_its_names(folder: Path, tmp_path: Path) -> None:
     """Runs that an earlier version started go on."""
     config = configure(folder, tmp_path, {"optim.max_steps": 1, "loss.method": "agmm-em"})
-    train.run(config)
+    loop.run(config)
     _, state = weights(config)
     assert set(state) == {"step", "optimizer", "raw_model", "memory", "best", "metrics_bytes", "skipped"}
     assert set(state["memory"]) == {"centroid_KD", "seen_K"}
@@ -323,10 +324,10 @@ def assert_identical(found: Any, expected: Any, ignore: tuple[str, ...] = ()) ->
 def test_what_was_logged_after_the_checkpoint_comes_again(folder: Path, tmp_path: Path) -> None:
     """A killed run has lines that no checkpoint knows, the last one cut."""
     config = configure(folder, tmp_path, {"run.checkpoint_every": 2})
-    train.run(config, should_stop=lambda: stopped_at(config, 2))
+    loop.run(config, should_stop=lambda: stopped_at(config, 2))
     with (config.folder / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 3, "total": 123}\n{"kind": "tra')
-    train.run(config)
+    loop.run(config)
     assert [line["step"] for line in lines(config)] == [1, 2, 3, 4, 5, 6]
     assert all(line["total"] != 123 for line in lines(config))
 
@@ -337,13 +338,13 @@ def test_a_damaged_checkpoint_costs_its_steps_only(
     """The run falls back to the one before, says so, and ends as if nothing had been."""
     every = {"run.checkpoint_every": 2, "run.validate_every": 99.0}
     whole, config = (configure(folder, tmp_path / name, every) for name in ("whole", "damaged"))
-    expected = train.run(whole)
-    train.run(config, should_stop=lambda: stopped_at(config, 5))
+    expected = loop.run(whole)
+    loop.run(config, should_stop=lambda: stopped_at(config, 5))
     newest = checkpoint.all_of(config.folder)[-1]
     assert newest.name == checkpoint.name_of(5)
     data = (newest / "state.pt").read_bytes()
     (newest / "state.pt").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert train.run(config) == expected
+    assert loop.run(config) == expected
     captured = capsys.readouterr()
     assert "state.pt: was altered" in captured.err and "going on after step 4" in captured.out
     assert lines(config) == lines(whole)
@@ -353,7 +354,7 @@ def test_a_damaged_checkpoint_costs_its_steps_only(
 def test_time_alone_asks_for_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     every = {"run.checkpoint_seconds": 1e-6, "run.validate_every": 99.0, "run.keep": 9, "run.log_every": 2}
     config = configure(folder, tmp_path, every)
-    train.run(config)
+    loop.run(config)
     names = [path.name for path in checkpoint.all_of(config.folder)]
     assert names == [checkpoint.name_of(step) for step in (2, 4, 6)]
 
@@ -374,12 +375,12 @@ def test_a_full_disk_ends_the_run_and_names_the_last_good_checkpoint(
     monkeypatch.setattr(checkpoint, "save", full)
     config = configure(folder, tmp_path, {"run.checkpoint_every": 2, "run.validate_every": 99.0})
     with pytest.raises(background_save.SaveError, match=r"step 4 .*No space left.*that of step 2") as caught:
-        train.run(config)
+        loop.run(config)
     assert "\n" not in str(caught.value)
     assert tries == [2, 4, 4, 4]
     assert len(lines(config)) < 6  # it did not train on for nothing
     monkeypatch.setattr(checkpoint, "save", write)
-    assert train.run(config)["steps"] == 6
+    assert loop.run(config)["steps"] == 6
 
 
 def test_a_run_that_another_process_took_over_writes_nothing_more(folder: Path, tmp_path: Path) -> None:
@@ -392,23 +393,23 @@ def test_a_run_that_another_process_took_over_writes_nothing_more(folder: Path, 
         return False
 
     with pytest.raises(log.SupersededError, match="host 1 other"):
-        train.run(config, should_stop=taken_over)
+        loop.run(config, should_stop=taken_over)
     assert len(lines(config)) == 2
     assert [path.name for path in checkpoint.all_of(config.folder)][-1] == checkpoint.name_of(2)
 
 
 def test_a_finished_run_is_not_trained_again(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": 2})
-    first = train.run(config)
+    first = loop.run(config)
     text = (config.folder / "metrics.jsonl").read_text()
-    assert train.run(config) == first
+    assert loop.run(config) == first
     assert (config.folder / "metrics.jsonl").read_text() == text
 
 
 def test_checkpoints_between_validations(folder: Path, tmp_path: Path) -> None:
     every = {"run.checkpoint_every": 2, "run.validate_every": 100.0, "run.keep": 9, "run.log_every": 3}
     config = configure(folder, tmp_path, every)
-    train.run(config)
+    loop.run(config)
     assert [path.name for path in checkpoint.all_of(config.folder)] == [
         checkpoint.name_of(s) for s in (2, 4, 6)
     ]
@@ -422,13 +423,13 @@ def test_average_follows_the_weights_and_is_the_model_saved(folder: Path, tmp_pa
     config = configure(folder, tmp_path, {"optim.ema_decay": 0.5, "optim.max_steps": 2})
     network = initial_network(config, len(tiny.NAMES), torch.device("cpu"), quiet=True)
     expected = {name: p.detach().clone() for name, p in network.named_parameters()}
-    train.run(config, should_stop=lambda: stopped_at(config, 1))
+    loop.run(config, should_stop=lambda: stopped_at(config, 1))
     for _ in range(2):
         averaged, state = weights(config)
         for name in expected:
             expected[name] = 0.5 * expected[name] + 0.5 * state["raw_model"][name]
             torch.testing.assert_close(averaged[name], expected[name], rtol=1e-5, atol=1e-6)
-        train.run(config)
+        loop.run(config)
 
 
 def test_average_is_swapped_in_and_out() -> None:
@@ -460,7 +461,7 @@ def one_step(folder: Path, accumulate: int) -> tuple[dict[str, float], list[Tens
     batches = loader.training_batches(
         shards.open(config.data.root), config, rank=0, world=1, first_step=0, last_step=1
     )
-    values = train.train_step(model, list(batches), optimizer, config, mixture=True)
+    values = loop.train_step(model, list(batches), optimizer, config, mixture=True)
     return {name: value.item() for name, value in values.items()}, [p.detach() for p in model.parameters()]
 
 
@@ -481,9 +482,9 @@ def run_on_ranks(rank: int, world: int, folder: str) -> dict[str, Any]:
     """Five images over two workers: three and two; stop flags of one rank reach both."""
     data = Path(folder)
     config = configure(data, data / f"world{world}", DISTRIBUTED)
-    result = train.run(config, device=torch.device("cpu"))
+    result = loop.run(config, device=torch.device("cpu"))
     stopped = with_overrides(config, {"run.name": "stopped", "run.log_every": 2})
-    ended = train.run(stopped, device=torch.device("cpu"), should_stop=lambda: rank == 1)
+    ended = loop.run(stopped, device=torch.device("cpu"), should_stop=lambda: rank == 1)
     return {"miou": result["miou"], "stopped": ended["steps"]}
 
 
@@ -491,7 +492,7 @@ def run_on_ranks(rank: int, world: int, folder: str) -> dict[str, Any]:
 def test_two_workers_train_what_one_trains(folder: Path) -> None:
     found = tiny.in_groups(run_on_ranks, folder, (2,))[2]
     single = configure(folder, folder / "world1", DISTRIBUTED)
-    result = train.run(single)
+    result = loop.run(single)
     assert found[0] == found[1] and found[0]["stopped"] == 2
     both = dataclasses.replace(single, run=dataclasses.replace(single.run, storage=str(folder / "world2")))
     for one, two in zip(lines(single), lines(both), strict=True):
@@ -503,7 +504,7 @@ def test_two_workers_train_what_one_trains(folder: Path) -> None:
 
 def test_the_plan_is_that_of_the_run(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": None, "optim.epochs": 1})
-    assert train.run(config)["total_steps"] == plan(config, 8).total_steps == 2
+    assert loop.run(config)["total_steps"] == plan(config, 8).total_steps == 2
     assert losses.TERMS == TERMS
 
 

@@ -6,14 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
-from sparseg import train
 from sparseg.common.process import Interrupted, guarded, on_interrupt
 from sparseg.config import Config, command_line
 from sparseg.launch import prepare
 from sparseg.launch.cluster import start_ray
-from sparseg.launch.dry_run import print_plan
 from sparseg.launch.ray_map import spread
 from sparseg.launch.ray_train import train_on_ray
 from sparseg.runs import store
@@ -26,7 +22,13 @@ def main(recipe: Config, *, description: str, args: list[str] | None = None, pro
     """Command line of a trainer: flags over the recipe, then `launch`.  Exits with 0, 1, 2, or 130 after
     Ctrl-C."""
     settings, dry_run = command_line.parse(recipe, args, description=description, prog=prog)
-    raise SystemExit(guarded(lambda: print_plan(settings) if dry_run else finish(settings)))
+    raise SystemExit(guarded(lambda: _print_plan(settings) if dry_run else finish(settings)))
+
+
+def _print_plan(config: Config) -> None:
+    from sparseg.launch.dry_run import print_plan  # loads torch, which --help does without
+
+    print_plan(config)
 
 
 def finish(config: Config) -> None:
@@ -61,11 +63,15 @@ def launch(
         return done
     store.forget_stop(config)
     if config.resources.workers == 0:
+        import torch
+
+        from sparseg.train import loop
+
         if config.resources.threads_per_worker:
             torch.set_num_threads(config.resources.threads_per_worker)
         asked = threading.Event()
         with on_interrupt(asked.set, "saving after this step, then ending"):
-            result = train.run(config, dataset, report=report, should_stop=asked.is_set)
+            result = loop.run(config, dataset, report=report, should_stop=asked.is_set)
     else:
         result = train_on_ray(config, dataset, callbacks)
     if result["steps"] < result["total_steps"]:

@@ -12,7 +12,6 @@ from typing import Any
 from sparseg.common import object_store
 from sparseg.config import Config, ModelConfig
 from sparseg.data import importers, shards
-from sparseg.network import segmenter
 from sparseg.runs import checkpoint, log, store
 from sparseg.train import schedule
 
@@ -107,6 +106,8 @@ def _other_data(found: shards.Description, config: Config) -> str:
 @functools.cache
 def check_network(network: ModelConfig, crop_px: int) -> None:
     """ValueError for a wrong name, a weights file that does not fit, or a crop too small for the network."""
+    from sparseg.network import segmenter  # loads torch and timm: seconds, where a run is really checked
+
     segmenter.check_crop(segmenter.build(network, 2, quiet=True), network, crop_px)
 
 

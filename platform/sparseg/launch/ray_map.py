@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from sparseg.config import Config, with_overrides
 from sparseg.launch.cluster import cpus_each, nodes_there, start_ray
 
@@ -44,5 +42,7 @@ def _results(remote_part: Any, task: Any, parts: Sequence[Any], workers: int, th
 
 
 def _part(task: Callable[[Any], Any], part: Any, threads: int) -> Any:
+    import torch
+
     torch.set_num_threads(threads)
     return task(part)

@@ -1,4 +1,4 @@
-"""Ray Train around `train.run`: what every worker runs, and the driver that starts the workers.
+"""Ray Train around `train.loop.run`: what every worker runs, and the driver that starts the workers.
 
 How often a lost worker is replaced is said in `_trainer` (FailureConfig); the run then goes on in
 train/state.py:restore_newest.  Nodes that announce their end are preemption.py's.
@@ -13,16 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sparseg import train
 from sparseg.common.process import in_thread, on_interrupt, reason, seldom
 from sparseg.config import Config, from_dict, to_dict
-from sparseg.data import node_shards
 from sparseg.launch.cluster import start_ray
 from sparseg.launch.preemption import Farewell
 from sparseg.runs import checkpoint, store
-from sparseg.runs.background_save import SaveError
 
 RESULT_FILE = "result.json"
 """What rank 0 leaves for the driver: the best scores, or an error that a retry would meet again."""
@@ -35,8 +30,14 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     arguments: `config` as a dict, `dataset`, and `reports`: whether validations are told to Ray Train.
     """
+    # Here, because Ray's controller and the driver import this module, too, and need neither torch nor timm.
     import ray.train
     import ray.train.torch
+    import torch
+
+    from sparseg.data import node_shards
+    from sparseg.runs.background_save import SaveError
+    from sparseg.train import loop
 
     for name in ("ray.train", None):  # every report would be a line of its own, from a logger below the root
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -49,7 +50,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     rank, alone = context.get_world_rank(), context.get_world_size() == 1
     node_rank, local = context.get_node_rank(), (context.get_local_rank(), context.get_local_world_size())
     try:
-        result = train.run(
+        result = loop.run(
             config,
             arguments["dataset"],
             node=node_shards.here(node_rank, *local, device),

@@ -10,6 +10,7 @@ No parameters.  Nothing of size (B, D, h, w) is kept for the backward pass but t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,27 @@ def _filtered(feature_BDhw: Tensor) -> tuple[Tensor, Tensor]:
     return sum_BDhw / weight_B1hw, weight_B1hw
 
 
+def _filtered_at_any_size(feature_BDhw: Tensor) -> Tensor:
+    """The same in a form that a program for grids of any size can hold: no pair is left out for the size's
+    sake, neighbours beyond the edge have weight 0 instead.  It visits every pair twice."""
+    h, w = feature_BDhw.shape[2:]
+    reach = max(DILATIONS)
+    border = (reach, reach, reach, reach)
+    padded_BDhw = torch.nn.functional.pad(feature_BDhw, border)
+    inside_B1hw = torch.nn.functional.pad(torch.ones_like(feature_BDhw[:, :1]), border)
+    sum_BDhw = torch.zeros_like(feature_BDhw)
+    weight_B1hw = torch.zeros_like(feature_BDhw[:, :1])
+    for dilation in DILATIONS:
+        for dy, dx in itertools.product((-dilation, 0, dilation), repeat=2):
+            if dy == dx == 0:
+                continue
+            at = (..., slice(reach + dy, reach + dy + h), slice(reach + dx, reach + dx + w))
+            a = _alike(feature_BDhw, padded_BDhw[at])[0] * inside_B1hw[at]
+            sum_BDhw = sum_BDhw + a * padded_BDhw[at]
+            weight_B1hw = weight_B1hw + a
+    return sum_BDhw / weight_B1hw
+
+
 class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, feature_BDhw: Tensor) -> Tensor:
@@ -88,7 +110,9 @@ def smooth(feature_BDhw: Tensor) -> Tensor:
         return feature_BDhw
     with torch.autocast(feature_BDhw.device.type, enabled=False):
         wide_BDhw = feature_BDhw.to(torch.promote_types(feature_BDhw.dtype, torch.float32))
-        if not wide_BDhw.requires_grad:
+        if torch.compiler.is_exporting():
+            result = _filtered_at_any_size(wide_BDhw)
+        elif not wide_BDhw.requires_grad:
             result = _filtered(wide_BDhw)[0]
         elif torch.compiler.is_compiling():  # its loops, unrolled, would compile for ten minutes
             result = torch.compiler.disable(_Filter.apply)(wide_BDhw)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.common.files import write_atomically
-from sparseg.config import METHODS
-from sparseg.losses import TERMS
+from sparseg.config import METHODS, TERMS
 from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.runs.log import duration
 from sparseg.runs.records import DASH, RunRecord, dotted, group_by_seed, number, read_run, training_seconds

@@ -1,6 +1,10 @@
 """Save, find, load checkpoints.  A checkpoint folder alone is enough to predict; it appears whole or not at
 all, and its manifest.json knows the size and the checksum of every file.  What state.pt holds:
-train/state.py:saved_values."""
+train/state.py:saved_values.
+
+torch and timm take seconds to load; they are imported by the functions that hold tensors, because a run's
+driver and the commands that only look for checkpoints do without them.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor, nn
 
 from sparseg import config as configuration
 from sparseg.common.files import checksum, write_atomically
 from sparseg.common.process import one_line
 from sparseg.config import Config
-from sparseg.network import segmenter as networks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 VERSION = 2
 MANIFEST = "manifest.json"
@@ -59,6 +63,9 @@ def save(
     miou: float | None,
 ) -> Path:
     """Write FOLDER/checkpoint_STEP: model.safetensors (self-describing) and state.pt (to go on training)."""
+    import torch
+    from safetensors.torch import save_file
+
     final = folder / name_of(step)
     temporary = folder / f"{_TEMPORARY}{name_of(step)}-{socket.gethostname()}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -74,7 +81,7 @@ def save(
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model_state.items()}
     try:
-        safetensors.torch.save_file(tensors, temporary / "model.safetensors", metadata=metadata)
+        save_file(tensors, temporary / "model.safetensors", metadata=metadata)
         torch.save(train_state, temporary / "state.pt")
         files = {path.name: _sum_of(path) for path in sorted(temporary.iterdir())}
         (temporary / MANIFEST).write_text(
@@ -274,7 +281,7 @@ def resolve(path: str | Path) -> Path:
 def read_metadata(file: Path) -> dict[str, str]:
     """What a model.safetensors says of itself.  Raises ValueError as `load_model` does."""
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
+        with safetensors.safe_open(file, framework="numpy") as opened:
             metadata: dict[str, str] = opened.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(
@@ -304,6 +311,10 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
         >>> loaded.names, loaded.config.optim.max_steps
         (['ground', 'red', 'green'], 2)
     """
+    import torch
+
+    from sparseg.network import segmenter
+
     file = resolve(path) / "model.safetensors"
     metadata = read_metadata(file)
     with safetensors.safe_open(file, framework="pt") as opened:
@@ -311,7 +322,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     config = configuration.from_dict(json.loads(metadata["config"]))
     names = json.loads(metadata["classes"])
     bare = dataclasses.replace(config.model, weights="none")
-    model = networks.build(bare, len(names), quiet=True)
+    model = segmenter.build(bare, len(names), quiet=True)
     model.load_state_dict(state)
     palette = [tuple(colour) for colour in json.loads(metadata["palette"])]
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 10 % faster
@@ -323,9 +334,12 @@ def load_state(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors of model.safetensors, training state) to resume from.  Nothing but tensors and plain data is
     unpickled."""
+    import torch
+    from safetensors.torch import load_file
+
     file = checkpoint / "model.safetensors"
     try:
-        tensors = safetensors.torch.load_file(file)
+        tensors = load_file(file)
         file = checkpoint / "state.pt"
         return tensors, torch.load(file, map_location=device, weights_only=True)
     except (OSError, safetensors.SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:

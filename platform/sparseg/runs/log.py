@@ -13,18 +13,18 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sparseg.common import files
-from sparseg.common.distributed import world_size
-from sparseg.config import Config, to_dict
+from sparseg.config import TERMS, Config, to_dict
 from sparseg.data import drawing
-from sparseg.losses import TERMS
 from sparseg.runs import checkpoint
+
+if TYPE_CHECKING:  # the driver of a run on Ray reads and writes notes, and never loads torch
+    import torch
+    from torch import Tensor
 
 PACKAGES = (
     "sparseg",
@@ -95,6 +95,8 @@ class RunLog:
         self, step: int, epoch: float, values: dict[str, float], steps: int, batch_size: int
     ) -> dict[str, Any]:
         """Log the training line after `step`, the mean speed over the last `steps`."""
+        import torch
+
         seconds = time.perf_counter() - self.mark_s
         self.mark_s = time.perf_counter()
         self.steps_timed, self.seconds_timed = self.steps_timed + steps, self.seconds_timed + seconds
@@ -144,6 +146,8 @@ class RunLog:
         """TensorBoard: the first images of a step's first batch, prediction beside truth."""
         if self.writer is None or step == self.shown_step:
             return
+        import torch
+
         self.shown_step = step
         shown = zip(image_B3HW[:SHOWN_IMAGES], prediction_BHW, truth_BHW, strict=False)
         for number, (image_3HW, *labels) in enumerate(shown):
@@ -214,6 +218,10 @@ def duration(seconds: float) -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, devices, commit: what a number in a table depends on besides the configuration."""
+    import torch
+
+    from sparseg.common.distributed import world_size
+
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-
-import torch
+from typing import TYPE_CHECKING
 
 from sparseg.config import Config
-from sparseg.network.segmenter import Segmenter
+
+if TYPE_CHECKING:  # the driver of a run on Ray asks for its length, and never loads torch
+    import torch
+
+    from sparseg.network.segmenter import Segmenter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,8 @@ def rate_factor(step: int, total_steps: int, power: float, warmup_steps: int = 0
 def make_optimizer(model: Segmenter, config: Config) -> torch.optim.Optimizer:
     """SGD or AdamW with one group for the backbone and one, at decoder_lr_factor times its rate, for the
     decoder."""
+    import torch
+
     optim = config.optim
     groups = [
         {"params": list(model.backbone.parameters()), "peak": optim.learning_rate},

@@ -514,7 +514,7 @@ def test_all_genuine_clicks_against_the_official_lists(tmp_path: Path, shared_da
     counts = report.splits["train"]
     assert counts["points_outside"] == sum(import_voc.count_outside(clicks[name]) for name in chosen) > 0
     assert counts["points"] + counts["points_outside"] == sum(len(clicks[name]) for name in chosen)
-    assert report.refused == []
+    assert report.refused == ()
 
 
 @pytest.mark.shared

@@ -20,7 +20,7 @@ from commands import run
 from hypothesis import given, settings
 from masks import fixed_mask, masks
 
-from sparseg import losses, train
+from sparseg import losses
 from sparseg.config import IGNORED, UNLABELLED, Config, DataConfig, with_overrides
 from sparseg.data import importers, shards, sparsify
 from sparseg.data.importers.readers import coco, csv, cvat, read_strokes
@@ -29,6 +29,7 @@ from sparseg.data.importers.tags_and_boxes import presume_background, tag
 from sparseg.data.loader import TrainingSamples, collate
 from sparseg.data.strokes import Annotations
 from sparseg.reports import dataset_page
+from sparseg.train import loop
 
 NAMES = test_readers.NAMES
 
@@ -310,7 +311,7 @@ def test_a_run_learns_which_classes_are_absent(tmp_path: Path, kind: str, overri
     config = tiny.config(
         tmp_path, {**more, "run.validate_every": 12.0, "optim.optimizer": "adamw", **overrides}
     )
-    train.run(config)
+    loop.run(config)
     lines = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
     assert len(steps) == 24 and np.isfinite([line["total"] for line in steps]).all()

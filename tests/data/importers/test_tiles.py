@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparseg import cli, train
+from sparseg import cli
 from sparseg.common.tiling import tile_starts
 from sparseg.config import IGNORED, UNLABELLED, DataConfig, ImportConfig
 from sparseg.config.data import MOST_TILE_PX
@@ -33,6 +33,7 @@ from sparseg.data.strokes import draw, restored
 from sparseg.evaluation import metrics
 from sparseg.inference import predict
 from sparseg.inference.images import read_image
+from sparseg.train import loop
 
 TILE = 64
 SIZES = {
@@ -507,7 +508,7 @@ def test_trained_on_tiles_predicts_the_whole_image(tmp_path: Path) -> None:
     arguments = ["import", "folder", str(root), str(data), "--tile-px", "64", "--tile-overlap-px", "16"]
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main([*arguments, "--workers", "0"])
-    train.run(tiny.config(tmp_path, {"optim.max_steps": 2}))
+    loop.run(tiny.config(tmp_path, {"optim.max_steps": 2}))
     lines = [json.loads(line) for line in (tmp_path / "runs/tiny/metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(line["total"]) for line in lines if "total" in line)
     out = tmp_path / "masks"
