@@ -35,10 +35,10 @@ def _no_driver_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Ray with four CPU slots and its dashboard, for all tests of this process that leave it as it was."""
+    """A Ray with two CPU slots and its dashboard, for all tests of this process that leave it as it was."""
     from heads import head
 
-    with head(tmp_path_factory.mktemp("head") / "head.log", "--num-cpus", "4") as found:
+    with head(tmp_path_factory.mktemp("head") / "head.log", "--num-cpus", "2") as found:
         yield found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from heads import Head
 
 from sparseg import launch
 from sparseg.data import shards
@@ -67,10 +68,12 @@ def test_workers_give_the_same_numbers_to_the_last_bit(trained: tuple[Path, Path
 
 @pytest.mark.slow
 def test_ray_workers_give_the_same_numbers_and_errors(
-    trained: tuple[Path, Path, dict[str, Any]], fast_ray: None, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Path, dict[str, Any]], ray_head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
+    monkeypatch.setenv("RAY_ADDRESS", ray_head.address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     alone, data, _ = trained
     monkeypatch.setattr(evaluate, "PART_BATCHES", 1)
     expected = evaluate.evaluate(alone, data, "val")

@@ -12,6 +12,10 @@ import pytest
 from heads import Head
 from sweeping import ROOT, tiny_sweep
 
+from sparseg import sweep
+from sparseg.common.process import Interrupted
+from sparseg.sweep import runner
+
 pytestmark = pytest.mark.slow
 
 
@@ -28,8 +32,14 @@ def times(folder: Path) -> dict[Path, int]:
 
 
 def test_a_sweep_survives_a_failing_trial_is_not_repeated_and_starts_afresh(
-    tmp_path: Path, ray_head: Head
+    tmp_path: Path, ray_head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    missing: list[int] = []
+
+    def interrupted(sweep: Any, study: Any, trials: int) -> None:
+        missing.append(trials)
+        raise KeyboardInterrupt
+
     command, folder = tiny_sweep(tmp_path, "--seeds", "0", "1", "--keep", "best")
     found = run(command, folder, ray_head.address)
     good, bad = found["trials"]
@@ -44,7 +54,10 @@ def test_a_sweep_survives_a_failing_trial_is_not_repeated_and_starts_afresh(
     assert run(command, folder, ray_head.address) == found
     assert times(Path(good["folder"])) == before
 
-    again = run([*command, "--run.fresh", "--trials", "1"], folder, ray_head.address)
-    assert [trial["state"] for trial in again["trials"]] == ["finished"]
+    monkeypatch.setattr(runner, "_tune", interrupted)
+    anew, _ = sweep.parse(ROOT / "trainers", [*command[2:], "--run.fresh", "--trials", "1"])
+    with pytest.raises(Interrupted):
+        runner.run(anew)
+    assert missing == [1]
     (aside,) = folder.parent.glob(f"{folder.name}.old-*")
     assert sorted(before.values()) == sorted(times(aside / Path(good["folder"]).name).values())

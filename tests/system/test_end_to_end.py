@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import tiny
-from driving import Driver, logged, s3_server, wait_until
+from driving import Driver, logged, s3_server, wait_until, workers
 from heads import Head, head
 
 from sparseg import config
 from sparseg.common import object_store
 from sparseg.runs import checkpoint
+from sparseg.train import loop
 
 pytestmark = pytest.mark.slow
 
@@ -54,31 +55,49 @@ def nothing_left(driver: Driver, settings: config.Config) -> None:
     assert hidden <= {".owner"}, hidden
 
 
-def test_killed_worker_is_replaced_and_interrupt_leaves_a_resumable_run(
+def test_a_killed_worker_is_replaced_a_hung_one_reported_and_ctrl_c_leaves_a_resumable_run(
     tmp_path: Path, ray_head: Head
 ) -> None:
     tiny.dataset(tmp_path)
     settings = tiny.config(
         tmp_path,
-        {"resources.workers": 1, "optim.max_steps": 4000, "optim.epochs": 4000, "run.checkpoint_every": 5},
+        {
+            "resources.workers": 2,
+            "optim.max_steps": 4000,
+            "optim.epochs": 4000,
+            "run.checkpoint_every": 25,
+            "run.validate_every": 9999.0,
+            "run.hang_seconds": 4.0,
+            # few lines, because at each of them Ray is asked for news, and a rank may wait there, too
+            "run.log_every": 50,
+        },
     )
     driver = Driver(settings, tmp_path, ray_head.address)
-    worker = int(driver.says("step 7/").split("(RayTrainWorker pid=")[1].split(")")[0].split(",")[0])
-    os.kill(worker, signal.SIGKILL)
+    driver.says("step 50/")
+    os.kill(workers()[0], signal.SIGKILL)
     resumed = int(driver.says("going on after step ").split("going on after step ")[1].split()[0])
-    assert resumed >= 5  # the last save, not the start
+    assert resumed >= 25  # the last save, not the start
+    driver.says("| ETA")
+    hung, _ = sorted(workers())
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        report = driver.says("no step for")
+        assert "[tiny] rank " in report and " on " in report
+        driver.says("all_reduce")  # where it waits
+    finally:
+        os.kill(hung, signal.SIGCONT)
     driver.says("| ETA")
     driver.interrupt()
     assert driver.code() == 130, driver.output
     assert "the same command goes on from there" in driver.output
     nothing_left(driver, settings)
-    newest = checkpoint.all_of(settings.folder)[-1]
+    saved = int(checkpoint.all_of(settings.folder)[-1].name.split("_")[1])
     steps = [line["step"] for line in logged(settings)]
-    assert steps == list(range(1, int(newest.name.split("_")[1]) + 1))  # no gap, no repeat
+    assert steps == list(range(25, saved + 1, 25))  # no gap, no repeat
 
 
 def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two Ray workers, a real S3 server on loopback; what the first half left on this node is deleted."""
     with s3_server() as variables, head(tmp_path / "head.log", environment=variables) as found:
@@ -105,12 +124,9 @@ def test_a_run_in_s3_is_stopped_and_goes_on_without_its_mirror(
         steps = [line["step"] for line in logged(settings)]
         assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 7
         shutil.rmtree(tmp_path / "mirror")
-        driver = Driver(settings, tmp_path, found.address)
-        driver.says(f"going on after step {len(steps)} ")
-        driver.says("| ETA")
-        driver.interrupt()
-        assert driver.code() == 130, driver.output
-        assert len(logged(settings)) > len(steps)
+        loop.run(settings, should_stop=lambda: True)  # another number of workers, the same run
+        assert f"going on after step {len(steps)} " in capsys.readouterr().out
+        assert [line["step"] for line in logged(settings)] == [*steps, len(steps) + 1]
 
 
 def test_a_run_that_fails_says_why_once_and_leaves_nothing(tmp_path: Path, ray_head: Head) -> None:
@@ -138,6 +154,7 @@ def test_a_dead_head_is_not_waited_for_and_a_cluster_too_small_is_one_line_and_c
     assert driver.code() == 2, driver.output
     error = [line for line in driver.lines if line.startswith("error: ")]
     assert len(error) == 1 and "workers=4 of 1000 CPU" in error[0] and "room for 0 " in error[0]
+    assert "--resources.wait-seconds" in error[0]
     assert not settings.folder.exists()
     assert not (Path(temp) / "ray" / "ray_current_cluster").exists()
     nothing_left(driver, settings)

@@ -40,7 +40,7 @@ def logs_with(address: str, name: str, text: str, seconds: float = 120) -> str:
 def test_a_job_is_submitted_followed_stopped_and_goes_on(ray_head: Head, tmp_path: Path) -> None:
     dashboard = ray_head.dashboard
     tiny.dataset(tmp_path)
-    settings = tiny.config(tmp_path, {"resources.workers": 2, "optim.max_steps": 4000, "optim.epochs": 4000})
+    settings = tiny.config(tmp_path, {"resources.workers": 1, "optim.max_steps": 4000, "optim.epochs": 4000})
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.to_dict(settings)))
     submit = ["submit", "--no-wait", "--working-dir", ".", "--runtime-env", "cluster/runtime_env.yaml"]
@@ -56,7 +56,7 @@ def test_a_job_is_submitted_followed_stopped_and_goes_on(ray_head: Head, tmp_pat
     assert wait_until(lambda: not workers(), 30), workers()
     done = len(logged(settings))
     job(dashboard, *submit, "--submission-id", "second", *command)
-    logs_with(dashboard, "second", f"going on after step {done} with 2 workers")
+    logs_with(dashboard, "second", f"going on after step {done} with 1 workers")
     logs_with(dashboard, "second", f"step {done + 1}/4000")
     job(dashboard, "stop", "second")
 

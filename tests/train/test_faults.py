@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +14,6 @@ from typing import Any
 import pytest
 import tiny
 from driving import Driver, logged, newest_step, s3_server, wait_until, workers
-from heads import Head
 
 from sparseg.common import object_store, process
 from sparseg.runs import background_save, checkpoint
@@ -65,8 +62,8 @@ def test_a_node_that_will_be_taken_away_makes_the_run_save_before_it_goes(
     assert driver.code() == 130, driver.output
 
 
-def test_a_head_that_dies_ends_the_command_and_a_new_one_takes_the_run_over(
-    tmp_path: Path, fast_ray: None
+def test_a_head_that_dies_ends_the_command_and_the_run_can_go_on_elsewhere(
+    tmp_path: Path, fast_ray: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from ray.cluster_utils import Cluster
 
@@ -80,39 +77,10 @@ def test_a_head_that_dies_ends_the_command_and_a_new_one_takes_the_run_over(
     error = next(line for line in driver.lines if line.startswith("error: "))
     assert f"the same command goes on from {settings.folder}/checkpoint_" in error
     assert wait_until(lambda: not workers(), 20), workers()
-    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    try:
-        driver = Driver(settings, tmp_path, head.address)
-        assert int(driver.says("going on after step").split("after step ")[1].split()[0]) >= 5
-        driver.says("| ETA")
-        driver.interrupt()
-        assert driver.code() == 130, driver.output
-    finally:
-        head.shutdown()
+    loop.run(settings, should_stop=lambda: True)  # as a new head would: all is in its folder
+    assert int(capfd.readouterr().out.split("going on after step ")[1].split()[0]) >= 5
     steps = [line["step"] for line in logged(settings)]
     assert steps == list(range(1, len(steps) + 1))
-
-
-def test_a_worker_that_hangs_is_reported_with_stacks_by_those_who_wait_for_it(
-    tmp_path: Path, ray_head: Head
-) -> None:
-    tiny.dataset(tmp_path)
-    # few lines, because at each of them Ray is asked for news, and a rank may wait there, too
-    changes = {"resources.workers": 2, "run.hang_seconds": 4.0, "run.log_every": 50}
-    settings = tiny.config(tmp_path, {**LONG, **changes})
-    driver = Driver(settings, tmp_path, ray_head.address)
-    driver.says("step 50/")
-    hung, _ = sorted(workers())
-    os.kill(hung, signal.SIGSTOP)
-    try:
-        report = driver.says("no step for")
-        assert "[tiny] rank " in report and " on " in report
-        driver.says("all_reduce")  # where it waits
-    finally:
-        os.kill(hung, signal.SIGCONT)
-    driver.says("| ETA")
-    driver.interrupt()
-    assert driver.code() == 130, driver.output
 
 
 def quick_saver(folder: Path) -> background_save.Saver:
