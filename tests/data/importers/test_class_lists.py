@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,8 @@ def clicks(root: Path, *rows: str) -> str:
 
 def test_classes_of_the_annotation_file_where_there_is_no_list(tmp_path: Path) -> None:
     root = raw_folder(tmp_path / "raw", None)
-    label_path = clicks(tmp_path, "a,1,1,sand", "a,2,2,rock")
+    shutil.rmtree(root / "masks")
+    label_path = clicks(tmp_path, "a,1,1,sand", "a,2,2,rock", "b,1,1,sand")
     report = import_dataset("folder", root, tmp_path / "out", label_path=label_path, workers=0)
     assert list(report.classes) == ["rock", "sand"]
     assert "no classes.txt: the classes are those of ann.csv" in report.notes

@@ -29,6 +29,8 @@ STROKE_SUFFIXES = {
     **{"scribblesup": ".xml", "cvat": ".xml", "voc": ".xml", "csv": ".csv"},
 }
 """Format of point and stroke files, of tags and boxes -> the suffix it is read from."""
+SUFFIX_OF = {".tsv": ".csv"}
+"""Another suffix, in lower case -> the one that means the same."""
 WEAK_FORMATS = {"tag": ("csv", "coco", "cvat", "voc"), "box": ("coco", "labelme", "cvat", "voc")}
 """Label kind that places no class at a pixel -> the formats that it is read from; voc has no other kind."""
 FINGERPRINTED = (
@@ -144,10 +146,7 @@ def read_names(file: Path) -> tuple[list[str], list[str]]:
                 f"{file}, line {number}: class {name!r} stands there twice; remove or rename one"
             )
         names.append(name)
-    if len(names) == 1 and (separators := sorted(set(names[0]) & set(",;|\t[{"))):
-        raise ValueError(
-            f"{file}: holds one name, {names[0][:60]!r}, with {some(separators)} in it; write one name a line"
-        )
+    _refuse_other_lists(names, file)
     if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(
             f"{file}: needs 1 to {MAX_CLASSES} different class names, one a line; found {len(names)}"
@@ -156,6 +155,26 @@ def read_names(file: Path) -> tuple[list[str], list[str]]:
         return names, []
     what = f"{some(map(repr, left_out))} left out, no class; class 0 is {names[0]!r}"
     return names, [f"{file.name}: {what}"]
+
+
+def _refuse_other_lists(names: list[str], file: Path) -> None:
+    """Raise ValueError for names that are a whole list in one line, or lines of JSON, YAML or a labelmap."""
+    if len(names) == 1 and (separators := sorted(set(names[0]) & set(",;|\t[{ "))):
+        shown = some("spaces" if mark == " " else mark for mark in separators)
+        raise ValueError(
+            f"{file}: holds one name, {names[0][:60]!r}, with {shown} in it; write one name a line (a single "
+            "class needs a second one beside it, such as background)"
+        )
+    odd = {
+        "JSON or a list in brackets": names[:1] and names[0][0] in "[{",
+        "a list of YAML": names and all(name.startswith("- ") for name in names),
+        "names in quotes": names and all(name[0] in "\"'" for name in names),
+        "names with a comma behind them": len(names) > 1 and all(name.endswith(",") for name in names[:-1]),
+        "colours of a labelmap.txt, which belongs into masks/": names
+        and all(re.fullmatch(r".+:\d+, *\d+, *\d+:.*:.*", name) for name in names),
+    }
+    if what := next((what for what, is_so in odd.items() if is_so), None):
+        raise ValueError(f"{file}: holds {what}, as in {names[0][:60]!r}; write one bare name a line")
 
 
 def attach(source: Source, config: ImportConfig) -> Source:
@@ -278,8 +297,9 @@ def stroke_files(place: Path, label_format: str) -> tuple[Path, ...]:
     files_there = [place] if place.is_file() else sorted(place.rglob("*"))
     by_suffix: dict[str, list[Path]] = {}
     for file in files_there:
-        if file.suffix.lower() in STROKE_SUFFIXES.values() and file.name[0] != "." and file.is_file():
-            by_suffix.setdefault(file.suffix.lower(), []).append(file)
+        suffix = stroke_suffix(file)
+        if suffix in STROKE_SUFFIXES.values() and file.name[0] != "." and file.is_file():
+            by_suffix.setdefault(suffix, []).append(file)
     if label_format != "auto":
         suffix = STROKE_SUFFIXES[label_format]
         if suffix not in by_suffix:
@@ -296,6 +316,12 @@ def stroke_files(place: Path, label_format: str) -> tuple[Path, ...]:
             f"{flag('data.label_path')}, or its format with {flag('data.label_format')}"
         )
     return tuple(next(iter(by_suffix.values()), ()))
+
+
+def stroke_suffix(file: Path) -> str:
+    """Give a file's suffix as STROKE_SUFFIXES has it."""
+    suffix = file.suffix.lower()
+    return SUFFIX_OF.get(suffix, suffix)
 
 
 def fingerprint(source: Source, config: ImportConfig) -> str:

@@ -7,13 +7,16 @@ from pathlib import Path
 from sparseg.config import PIXELLESS, FieldError, ImportConfig, field, flag
 from sparseg.data.importers.files import checked_id, existing, label_files, label_paths, list_images, some
 from sparseg.data.importers.held_out import groups, held_out
-from sparseg.data.importers.readers import class_names
+from sparseg.data.importers.readers import class_names, has_order
 from sparseg.data.importers.readers.labelmap import class_names as names_of_labelmap
 from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names, stroke_files
+from sparseg.data.shards import IMAGE_SUFFIXES
 
 LABELMAP = "labelmap.txt"
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Split -> the names that its folder may have."""
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""Split -> the names that its folder may have, in any case."""
+MASK_SUFFIXES = (".npy", ".npz", ".mat")
+"""Of masks beside those of images, in lower case."""
 
 
 def folder(root: Path, config: ImportConfig) -> Source:
@@ -32,9 +35,9 @@ def folder(root: Path, config: ImportConfig) -> Source:
     read = config.label in READ_KINDS and not config.draws_clicks
     dense = _dense_place(root, config, read=read)
     labelmap = (existing(dense / LABELMAP) if dense is not None else None) or existing(root / LABELMAP)
-    names, name_notes = _names(root, config, labelmap)
+    names, name_notes = _names(root, config, labelmap, dense)
     group_of = None
-    if (images / "train").is_dir():
+    if _split_folder(images, "train") is not None:
         if config.val_group is not None:
             raise FieldError(
                 f"{images}: has split folders, so {field('data.val_group')}={config.val_group!r} has no "
@@ -63,7 +66,7 @@ def folder(root: Path, config: ImportConfig) -> Source:
         names=names,
         splits=splits,
         dense_table=identity(len(names)),
-        places={kind: (labels / "train", labels) for kind in READ_KINDS} if read else {},
+        places={kind: _label_places(labels) for kind in READ_KINDS} if read else {},
         notes=(*name_notes, *notes, *more, *_dense_note(dense, labelmap)),
         dense_is_labels=dense == labels,
         val_from_labels=dense is None,
@@ -71,6 +74,11 @@ def folder(root: Path, config: ImportConfig) -> Source:
         mask_place=dense,
         labelmap=labelmap,
     )
+
+
+def _label_places(labels: Path) -> tuple[Path, ...]:
+    home = _split_folder(labels, "train") if labels.is_dir() else None
+    return (labels,) if home is None else (home, labels)
 
 
 def _dense_note(dense: Path | None, labelmap: Path | None) -> list[str]:
@@ -86,8 +94,10 @@ def _dense_place(root: Path, config: ImportConfig, *, read: bool) -> Path | None
     Raises ValueError if there is no annotation at all, or none that the wanted labels can do with.
     """
     labels, masks = root / "labels", root / "masks"
-    if masks.is_dir() and label_paths(masks):
-        return masks
+    if masks.is_dir():
+        if label_paths(masks):
+            return masks
+        _refuse_other_masks(masks)
     holds_strokes = (
         read
         and labels.is_dir()
@@ -115,8 +125,26 @@ def _dense_place(root: Path, config: ImportConfig, *, read: bool) -> Path | None
     return None
 
 
-def _names(root: Path, config: ImportConfig, labelmap: Path | None) -> tuple[list[str], list[str]]:
-    """Class names of classes.txt, labelmap.txt or the annotation files, else by number; and notes."""
+def _refuse_other_masks(masks: Path) -> None:
+    """Raise ValueError for a folder whose masks are of kinds that are not read."""
+    kinds = (*IMAGE_SUFFIXES, *MASK_SUFFIXES)
+    files = [
+        file for file in sorted(masks.rglob("*")) if file.suffix.lower() in kinds and file.name[0] != "."
+    ]
+    if files:
+        raise ValueError(
+            f"{masks}: no .png mask (or .tif), but {some(file.name for file in files)}; save masks as PNG, "
+            "for JPEG changes class ids, or move the folder away to do without"
+        )
+
+
+def _names(
+    root: Path, config: ImportConfig, labelmap: Path | None, dense: Path | None
+) -> tuple[list[str], list[str]]:
+    """Class names of classes.txt, labelmap.txt or the annotation files, else by number; and notes.
+
+    Raises ValueError where the annotation files have the names in no order, and dense masks their numbers.
+    """
     file = root / "classes.txt"
     if file.is_file():
         return read_names(file)
@@ -131,7 +159,20 @@ def _names(root: Path, config: ImportConfig, labelmap: Path | None) -> tuple[lis
     files = stroke_files(place, config.label_format) if place is not None and not config.draws_clicks else ()
     names = class_names(files, config.label_format) if files else []
     if names:
-        return names, [f"no classes.txt: the classes are those of {some(file.name for file in files)}"]
+        found = some(file.name for file in files)
+        if dense is None:
+            return names, [f"no classes.txt: the classes are those of {found}"]
+        if not has_order(files, config.label_format):
+            raise FieldError(
+                f"{root}: no classes.txt, and {found} has the classes in no order, so which of "
+                f"{some(names, 9)} the values 0, 1 ... of {dense} mean is not known; write classes.txt, one "
+                "name a line in the order of these values"
+            )
+        order = ", ".join(f"{k} {name}" for k, name in enumerate(names[:9]))
+        return names, [
+            f"no classes.txt: the classes are those of {found}, and the values of {dense.name}/ are taken "
+            f"for them in their order: {order}{' ...' if len(names) > 9 else ''}"
+        ]
     if config.num_classes is None:
         raise FieldError(
             f"{root}: no classes.txt, so the classes are not known; write one name a line, or give "
@@ -146,6 +187,11 @@ def _split(
     """Split the images of a flat folder -> (split -> id -> file; how, for a note)."""
     if not config.validates:
         return {"train": ids}, "all images train, without validation"
+    if len(ids) == 1:
+        raise FieldError(
+            f"{next(iter(ids.values()))}: the only image, so none can be held out; add others, or train "
+            f"without validation with {flag('data.val_split')} none"
+        )
     if config.val_group is None and 0 < len(masked) < len(ids):
         val, how = masked, "the images that have a dense mask are val"
     elif config.val_group is None:
@@ -167,7 +213,7 @@ def _split(
 
 def _split_folder(place: Path, split: str) -> Path | None:
     """Find the folder of a split below a place.  Raises ValueError if it is there under two names."""
-    found = [place / name for name in SPLITS[split] if (place / name).is_dir()]
+    found = [path for path in sorted(place.iterdir()) if path.name.lower() in SPLITS[split] and path.is_dir()]
     if len(found) > 1:
         both = " and ".join(f"{path.name}/" for path in found)
         raise ValueError(f"{place}: {both} are the folder of split {split!r}; keep one")
@@ -190,7 +236,9 @@ def _listed(images: Path, config: ImportConfig) -> tuple[dict[str, dict[str, Pat
         )
     known = {name for names in SPLITS.values() for name in names}
     others = [
-        path.name for path in sorted(images.iterdir()) if path.name not in known and path.name[0] != "."
+        path.name
+        for path in sorted(images.iterdir())
+        if path.name.lower() not in known and path.name[0] != "."
     ]
     return splits, notes + (
         [f"beside the split folders of {images}, not read: {', '.join(others)}"] if others else []

@@ -27,7 +27,7 @@ from sparseg.data.importers.readers.parsing import (
     xml_format,
     xml_is_empty,
 )
-from sparseg.data.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files
+from sparseg.data.importers.source import STROKE_SUFFIXES, WEAK_FORMATS, stroke_files, stroke_suffix
 from sparseg.data.importers.tags_and_boxes import Kind, presume_background, with_note_of_bare
 from sparseg.data.strokes import Annotations
 
@@ -47,7 +47,7 @@ def detect_format(place: Path) -> str:
 
 def _format_of(files: Sequence[Path]) -> str:
     file = files[0]
-    match file.suffix.lower():
+    match stroke_suffix(file):
         case ".csv":
             return "csv"
         case ".json":
@@ -91,7 +91,7 @@ def read_strokes(
     if not (math.isfinite(width_px) and 1 <= width_px <= MAX_STROKE_PX):
         raise FieldError(f"{field('data.stroke_px')} must be in 1..{MAX_STROKE_PX} pixels, got {width_px}")
     found = _format_of(files) if label_format == "auto" else label_format
-    wrong = [file for file in files if file.suffix.lower() != STROKE_SUFFIXES[found]]
+    wrong = [file for file in files if stroke_suffix(file) != STROKE_SUFFIXES[found]]
     if wrong:
         raise FieldError(
             f"{wrong[0]}: {found} is read from {STROKE_SUFFIXES[found]} files; correct "
@@ -108,11 +108,30 @@ def read_strokes(
             f"{flag('data.label')} box or tag"
         )
     if label not in PIXELLESS:
-        return found, _reader(found, "strokes")(files, names, width_px)
+        read = _reader(found, "strokes")(files, names, width_px)
+        _refuse_shares(read, some(files))
+        return found, read
     kind: Kind = "tag" if label == "tag" else "box"
     read = _reader(found, kind)(files, names, width_px)
     read = with_note_of_bare(read, label, names, some(files))
     return found, presume_background(read, names) if kind == "tag" else read
+
+
+def _refuse_shares(annotations: Annotations, where: str) -> None:
+    """Raise ValueError where all positions lie in the first pixel, as shares of an image's sides do."""
+    places = {
+        place
+        for own in annotations.strokes.values()
+        for stroke in own
+        if stroke.kind != "mask"
+        for place in zip(stroke.y, stroke.x, strict=True)
+    }
+    is_shares = len(places) > 2 and all(0 <= at <= 1 for place in places for at in place)
+    if is_shares and any(at != int(at) for place in places for at in place):
+        raise ValueError(
+            f"{where}: all {len(places)} positions lie in 0..1, so they seem to be shares of the image's "
+            "sides; positions are pixels: multiply x by the width and y by the height"
+        )
 
 
 def class_names(files: Sequence[Path], label_format: str = "auto") -> list[str]:
@@ -128,6 +147,17 @@ def class_names(files: Sequence[Path], label_format: str = "auto") -> list[str]:
         **{"label-studio": label_studio, "cvat": cvat, "coco": coco, "voc": voc},
     }
     return readers[found].class_names(files)
+
+
+def has_order(files: Sequence[Path], label_format: str = "auto") -> bool:
+    """Whether `class_names` has the order of a list that the tool keeps, and not that of the alphabet."""
+    match _format_of(files) if label_format == "auto" else label_format:
+        case "labelme":
+            return labelme.labels_file(files) is not None
+        case "cvat":
+            return cvat.has_label_list(files)
+        case found:
+            return found == "coco"
 
 
 def _reader(label_format: str, kind: Kind) -> Reader:

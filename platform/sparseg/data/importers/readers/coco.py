@@ -156,10 +156,11 @@ def _strokes(
 ) -> list[Stroke]:
     points = _keypoints(annotation.get("keypoints"), where)
     segmentation = annotation.get("segmentation")
-    if segmentation in (None, []) and not points:
+    is_none = segmentation in (None, [], [[]])
+    if is_none and not points:
         return []
     k = class_id(category, names, where)
-    shapes = [] if segmentation in (None, []) else _shapes(segmentation, k, shape, where)
+    shapes = [] if is_none else _shapes(segmentation, k, shape, where)
     return shapes + [Stroke(k, "point", (y,), (x,), width_px) for y, x in points]
 
 

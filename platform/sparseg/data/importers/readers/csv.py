@@ -1,9 +1,10 @@
 """CSV of points or of tags, under the names that CoralNet, napari and spreadsheets give to the columns.
 
 A point is image, row, column, label, or image, x, y, label, in any order; fields are separated by commas,
-semicolons or tabs.  Rows and columns are pixels from 0, as CoralNet counts now (its older exports counted
-from 1), and x, y likewise, with whole numbers at the corners of pixels; napari's axis-0, axis-1 (row, column)
-have them at the centres.  Other columns are not read.  A header without a position is that of a CSV of tags.
+semicolons or tabs, which a first line `sep=;` of Excel's may state.  Rows and columns are pixels from 0, as
+CoralNet counts now (its older exports counted from 1), and x, y likewise, with whole numbers at the corners
+of pixels; napari's axis-0, axis-1 (row, column) have them at the centres.  Other columns are not read.  A
+header without a position is that of a CSV of tags.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sparseg.config import FieldError, field, flag
 from sparseg.data.importers.readers.parsing import (
@@ -30,17 +32,24 @@ from sparseg.data.importers.tags_and_boxes import tag
 from sparseg.data.strokes import Annotations, Stroke
 
 IMAGE = (
-    *("image", "image name", "image file", "image path", "img"),
-    *("file", "file name", "filename", "path", "name"),
+    *("image", "image name", "image file", "image path", "imagename", "img"),
+    *("file", "file name", "filename", "file path", "filepath", "path", "image id", "name"),
 )
 """Names of a column, as `_plain` writes them."""
-LABEL = ("label code", "label", "label name", "class", "class name", "category", "category name", "species")
+LABEL = (
+    *("label code", "label", "label name", "class", "class name", "classname"),
+    *("category", "category name", "species", "class id"),
+)
 IDS = "label id"
 """CoralNet's own numbers, the same for all its users."""
+VAGUE = ("image id", "name", "class id", IDS)
+"""They are meant only where nothing else may be."""
 AXES = ("axis 0", "axis 1")
 POSITIONS = (("row", "column"), ("row", "col"), ("y", "x"), AXES)
 """Pairs of columns for y and x."""
 SEPARATORS = ",;\t"
+UNIT = re.compile(r" *(\((px|pixels?)\)|\[(px|pixels?)\]| (px|pixels?|coord|coordinate))$")
+"""What may follow x, y, row and column in their names."""
 TAG_SEPARATOR = ";"
 WANTED = "image,row,column,label (or image,x,y,label; CoralNet: Name,Row,Column,Label code)"
 
@@ -151,7 +160,7 @@ def _records(file: Path, *, tags: bool) -> Iterator[tuple[int, list[str], _Heade
     """(line, cells, header, separator) of every record below the header."""
     separator, columns = _table(file)
     header = _header(columns, f"{file}, line 1", tags=tags)
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True, delimiter=separator)
+    stated, reader = _reader(read_text(file), separator)
     try:
         next(reader)
         for cells in reader:
@@ -159,33 +168,46 @@ def _records(file: Path, *, tags: bool) -> Iterator[tuple[int, list[str], _Heade
                 continue
             if len(cells) != header.width:
                 raise ValueError(
-                    f"{file}, line {reader.line_num}: {len(cells)} fields, but the header has "
+                    f"{file}, line {stated + reader.line_num}: {len(cells)} fields, but the header has "
                     f"{header.width}; put names with {separator!r} in quotes"
                 )
-            yield reader.line_num, [cell.strip() for cell in cells], header, separator
+            yield stated + reader.line_num, [cell.strip() for cell in cells], header, separator
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: no valid CSV ({error})") from error
+        raise ValueError(f"{file}, line {stated + reader.line_num}: no valid CSV ({error})") from error
+
+
+def _reader(text: str, separator: str) -> tuple[int, Any]:
+    """(lines that state the separator, 0 or 1; a reader of the table below them)."""
+    stated = re.match(r"sep=.\r?\n", text, re.IGNORECASE)
+    lines = io.StringIO(text[stated.end() if stated else 0 :], newline="")
+    return int(stated is not None), csv.reader(lines, strict=True, delimiter=separator, skipinitialspace=True)
 
 
 def _table(file: Path) -> tuple[str, list[str]]:
     """The separator that gives the header the most columns that are known, and the header's plain names."""
     text = read_text(file)
     known = {*IMAGE, *LABEL, IDS, *(name for pair in POSITIONS for name in pair)}
-    best: tuple[int, str, list[str]] = (-1, ",", [])
+    best: tuple[int, str, list[str]] | None = None
+    errors = []
     for separator in SEPARATORS:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+        stated, reader = _reader(text, separator)
         try:
             columns = [_plain(cell) for cell in next(reader, [])]
-        except csv.Error as error:
-            raise ValueError(f"{file}, line {reader.line_num}: no valid CSV ({error})") from error
-        if (number := len(known & set(columns))) > best[0]:
-            best = number, separator, columns
+        except csv.Error as error:  # in quotes that end before something else than this separator
+            errors.append(f"{file}, line {stated + reader.line_num}: no valid CSV ({error})")
+            continue
+        if best is None or len(known & set(columns)) > best[0]:
+            best = len(known & set(columns)), separator, columns
+    if best is None:
+        raise ValueError(errors[0])
     return best[1], best[2]
 
 
 def _plain(cell: str) -> str:
-    """`Label_Code ` -> `label code`."""
-    return " ".join(re.split(r"[\s_-]+", cell.strip().lower()))
+    """`Label_Code ` -> `label code`, `X (px)` -> `x`."""
+    name = " ".join(re.split(r"[\s_-]+", cell.strip().lower()))
+    bare = UNIT.sub("", name)
+    return bare if any(bare in pair for pair in POSITIONS) else name
 
 
 def _header(columns: list[str], where: str, *, tags: bool) -> _Header:
@@ -226,10 +248,10 @@ def _header(columns: list[str], where: str, *, tags: bool) -> _Header:
 def _one(columns: list[str], accepted: Sequence[str], start: str, end: str) -> int:
     """Where the one column stands that may be meant.
 
-    `name` is an image's only where nothing else is, CoralNet's code goes before its id and its old label.
+    CoralNet's code goes before its id and its old label.
     """
     present = [name for name in accepted if name in columns]
-    if len(present) > 1 and present[-1] in ("name", IDS):
+    while len(present) > 1 and present[-1] in VAGUE:
         present.pop()
     if present[:1] == ["label code"]:
         present = present[:1]
@@ -241,7 +263,8 @@ def _one(columns: list[str], accepted: Sequence[str], start: str, end: str) -> i
 
 
 def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit()
+    """Whether a label is a class id, which a table with gaps may hold as 1.0."""
+    return re.fullmatch(r"[0-9]+(\.0*)?", label) is not None
 
 
 def _class(label: str, names: list[str], header: _Header, where: str) -> int:
@@ -253,8 +276,8 @@ def _class(label: str, names: list[str], header: _Header, where: str) -> int:
             "with label codes, or name the classes by these ids"
         )
     if _is_number(label) and len(label) < 5:
-        if int(label) < len(names):
-            return int(label)
+        if (number := int(float(label))) < len(names):
+            return number
         raise ValueError(f"{where}: class id {label}; ids are 0..{len(names) - 1}, or give the class's name")
     same = [name for name in names if name.casefold() == label.casefold()]
     return class_id(same[0] if len(same) == 1 else label, names, where)

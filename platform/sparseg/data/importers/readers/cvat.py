@@ -91,12 +91,21 @@ def class_names(files: Sequence[Path]) -> list[str]:
     found: dict[str, None] = {}
     for file in files:
         root = _root(file)
-        listed = [label for label in root.iterfind("meta//labels/label") if label.find("parent") is None]
-        own = [(label.findtext("name") or "").strip() for label in listed]
+        own = _listed_labels(root)
         shapes = [*root.iterfind("image/*"), *root.iterfind("track")]
         own = own or sorted({(shape.get("label") or "").strip() for shape in shapes})
         found |= {label: None for label in own if label and not is_void(label)}
     return list(found)
+
+
+def has_label_list(files: Sequence[Path]) -> bool:
+    """Whether every file has the label list of its task or project.  Raises ValueError naming the file."""
+    return all(_listed_labels(_root(file)) for file in files)
+
+
+def _listed_labels(root: Any) -> list[str]:
+    listed = [label for label in root.iterfind("meta//labels/label") if label.find("parent") is None]
+    return [(label.findtext("name") or "").strip() for label in listed]
 
 
 def _root(file: Path) -> Any:

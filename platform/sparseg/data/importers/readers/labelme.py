@@ -1,7 +1,8 @@
 """labelme JSON: a file an image, {"imagePath", "shapes": [{"label", "shape_type", "points": [[x, y], ...]}]}.
 
 The image is named by `imagePath`, or by the file's stem where that is absent.  Whole numbers are corners of
-pixels.  A `mask` is a PNG in base64 beside the two corners of its box, both inside.
+pixels.  A `mask` is a PNG in base64 beside the two corners of its box, both inside.  X-AnyLabeling's
+`rotation` is a box of four corners, as labelme's `oriented_rectangle`.
 """
 
 from __future__ import annotations
@@ -40,10 +41,13 @@ from sparseg.data.strokes import Annotations, Stroke, mask_stroke
 
 LEAST = {
     **{"point": 1, "points": 1, "linestrip": 2, "line": 2, "polygon": 3, "oriented_rectangle": 4},
-    **{"rectangle": 2, "circle": 2, "mask": 2},
+    **{"rectangle": 2, "circle": 2, "mask": 2, "rotation": 4, "quadrilateral": 4},
 }
 """Shape type -> its fewest positions."""
-MOST = {"point": 1, "line": 2, "oriented_rectangle": 4, "circle": 2, "mask": 2}
+MOST = {
+    **{"point": 1, "line": 2, "circle": 2, "mask": 2},
+    **{"oriented_rectangle": 4, "rotation": 4, "quadrilateral": 4},
+}
 BACKGROUND = "_background_"
 """labelme's own name of class 0."""
 PILLOWS_ERRORS = (
@@ -89,16 +93,21 @@ def class_names(files: Sequence[Path]) -> list[str]:
 
     `_background_` goes first, void labels are left out.  Raises ValueError naming the file.
     """
-    for folder in dict.fromkeys(place for file in files for place in (file.parent, file.parent.parent)):
-        if (folder / LABELS_FILE).is_file():
-            lines = [line.strip() for line in read_text(folder / LABELS_FILE).splitlines()]
-            return list(dict.fromkeys(line for line in lines if line and not is_void(line)))
+    if (listed := labels_file(files)) is not None:
+        lines = [line.strip() for line in read_text(listed).splitlines()]
+        return list(dict.fromkeys(line for line in lines if line and not is_void(line)))
     found: set[str] = set()
     for file in files:
         for number, shape in enumerate(field(read_json(file), "shapes", list, str(file)), 1):
             found.add(field(shape, "label", str, f"{file}, shape {number}").strip())
     labels = sorted(label for label in found if not is_void(label))
     return sorted(labels, key=lambda label: label != BACKGROUND)
+
+
+def labels_file(files: Sequence[Path]) -> Path | None:
+    """The labels.txt beside the files or one folder up, if there is one."""
+    folders = dict.fromkeys(place for file in files for place in (file.parent, file.parent.parent))
+    return next((place / LABELS_FILE for place in folders if (place / LABELS_FILE).is_file()), None)
 
 
 def _box(stroke: Stroke, shape: Any, names: list[str], where: str) -> Stroke:
