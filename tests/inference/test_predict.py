@@ -13,7 +13,7 @@ from PIL import Image
 
 from sparseg.data import shards
 from sparseg.inference import predict
-from sparseg.inference.images import read_image
+from sparseg.inference.images import list_images, read_image
 from sparseg.runs import checkpoint
 
 PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
@@ -145,6 +145,16 @@ def test_glob_pattern_and_window(tmp_path, stub):
     assert predict.predict_folder("ckpt", str(tmp_path / "a*.png"), tmp_path / "out", window_px=72) == 0
     assert sorted(file.name for file in (tmp_path / "out").glob("*.png")) == ["a1.png", "a2.png"]
     assert stub == [(80, 80, 72)] * 2
+
+
+def test_a_patterns_suffix_matches_in_any_case(tmp_path):
+    for name in ("IMG_1.JPG", "img_2.jpg", "b.png"):
+        (tmp_path / name).touch()
+    assert [file.name for file in list_images(f"{tmp_path}/*.jpg")] == ["IMG_1.JPG", "img_2.jpg"]
+    assert [file.name for file in list_images(f"{tmp_path}/img*.JPG")] == ["img_2.jpg"]
+    assert [file.name for file in list_images(f"{tmp_path}/[a-b].*")] == ["b.png"]
+    with pytest.raises(ValueError, match="no such image, folder, or match"):
+        list_images(f"{tmp_path}/*.gif")
 
 
 def test_a_scene_is_predicted_by_windows_or_not_at_all(tmp_path, stub, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import fixtures
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from sparseg import launch
 from sparseg.config import Config
 from sparseg.data import importers, shards
 from sparseg.evaluation.evaluate import evaluate, show
+from sparseg.reports import evaluation_section, run_page
 from sparseg.runs import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.weights=none")
@@ -57,6 +60,15 @@ def test_a_run_is_validated_on_clicks_and_says_so_everywhere(
     assert [
         line for line in table.splitlines() if line.startswith("calibration error") and line.endswith(" -")
     ]
+
+    sheets = evaluation_section.sheets_of(config.folder, dataset, found, count=1, train_split="train")
+    assert (
+        len({Image.open(io.BytesIO(png)).size for png in sheets.values()}) == 1
+    )  # dots on all: no truth, wrong
+    run_page.write_report([config.folder, config.folder], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count(f"best val mIoU on {pixels} labelled pixels, %") == 2
+    assert page.count(f"</b> on {pixels} labelled pixels</td>") == 1  # the table over seeds
 
 
 def test_without_validation_the_last_checkpoint_is_the_best(

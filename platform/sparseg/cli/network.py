@@ -15,7 +15,7 @@ def add_commands(commands: Any) -> None:
     """Add them to the parser."""
     add = commands.add_parser("evaluate", help="IoU, boundary IoU, calibration of a checkpoint on a dataset")
     add.add_argument("checkpoint", help="a checkpoint, or a run (its best)")
-    add.add_argument("dataset", help="imported shards with dense labels")
+    add.add_argument("dataset", help="imported shards, whose split has dense masks or clicks")
     add.add_argument("--split", default="val")
     _add_views(add)
     add.add_argument(

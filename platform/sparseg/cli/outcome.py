@@ -16,7 +16,7 @@ def add_commands(commands: Any) -> None:
     add.add_argument(
         "--dataset", help="imported shards: examine each run's best checkpoint, show confusion and images"
     )
-    add.add_argument("--split", default="val", help="of --dataset, with dense labels (default: val)")
+    add.add_argument("--split", default="val", help="of --dataset (default: val)")
     add.add_argument("--images", type=int, default=3, metavar="N", help="worst and best shown (default: 3)")
     add.set_defaults(action=_report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from pathlib import Path
 
 from sparseg.data import shards
@@ -11,7 +12,10 @@ from sparseg.data.shards import IMAGE_SUFFIXES
 
 
 def list_images(images: str | Path) -> list[Path]:
-    """Files named by a path to an image, a folder or a glob pattern, sorted.  Raises ValueError if none."""
+    """Files named by a path to an image, a folder or a glob pattern, sorted.  Raises ValueError if none.
+
+    The letters behind a pattern's last dot match in any case: '*.jpg' takes a camera's IMG_0001.JPG as well.
+    """
     path = Path(images)
     if path.is_file():
         return [path]
@@ -20,7 +24,12 @@ def list_images(images: str | Path) -> list[Path]:
             file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
         ]
     else:
-        found = [file for file in map(Path, glob.glob(str(images), recursive=True)) if file.is_file()]
+        start, dot, suffix = str(images).rpartition(".")
+        suffix = re.sub(
+            "[a-z]", lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", suffix, flags=re.I
+        )
+        pattern = str(images) if set(suffix) & set("/*?!") or "[" in str(images) else f"{start}{dot}{suffix}"
+        found = [file for file in map(Path, glob.glob(pattern, recursive=True)) if file.is_file()]
     if not found:
         reason = (
             f"no image in this folder ({' '.join(IMAGE_SUFFIXES)}); for subfolders give '{images}/*/*.jpg'"

@@ -67,17 +67,18 @@ def sheets_of(
     scored = [image for image in found["images"] if image["miou"] is not None]
     ranked = sorted(scored, key=lambda image: image["miou"])
     split, chosen = data.splits[found["split"]], dict[str, tuple[list[Any], Draw]]()
+    draw = _sparse_row if found["labels"] == "sparse" else _dense_row  # nobody sees a tint of single pixels
     for caption, images in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
         scores = ", ".join(f"{image['id']} {100 * image['miou']:.1f}" for image in images)
         records = [split[image["row"]] for image in images]
-        chosen[f"The {caption} of {found['split']}, mIoU in %: {scores}"] = records, _dense_row
+        chosen[f"The {caption} of {found['split']}, mIoU in %: {scores}"] = records, draw
     if train_split in data.splits:
         some = data.splits[train_split]
         records = [some[row] for row in spread_over(len(some), count)]
         chosen[f"Images of {train_split} with what was annotated"] = records, _sparse_row
     legend, sheets = dict(zip(loaded.names, loaded.palette, strict=True)), {}
-    for caption, (records, draw) in chosen.items():
-        rows = [_row(loaded, record, found["views"], draw) for record in records]
+    for caption, (records, draw_row) in chosen.items():
+        rows = [_row(loaded, record, found["views"], draw_row) for record in records]
         if rows:
             columns = {name: [row[name] for row in rows] for name in rows[0]}
             sheets[caption] = drawing.sheet(columns, cell_px=CELL_PX, legend=legend)

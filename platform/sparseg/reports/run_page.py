@@ -12,7 +12,7 @@ from typing import Any
 from sparseg.common.files import write_atomically
 from sparseg.config import METHODS, TERMS
 from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
-from sparseg.runs.log import duration
+from sparseg.runs.log import duration, on_sparse_labels
 from sparseg.runs.records import DASH, RunRecord, dotted, group_by_seed, number, read_run, training_seconds
 
 SUMMARY = (
@@ -102,7 +102,11 @@ def _comparison(runs: Sequence[RunRecord]) -> str:
         mean, sd = _mean_sd(run.best.get("miou") for run in members)
         spread = f" ± {_percent(sd)}" if sd is not None else ""
         seeds = ", ".join(_show(run.config.get("run.seed")) for run in members)
-        cells = [f"<b>{_percent(mean)}{spread}</b>", f"{len(members)}", seeds]
+        cells = [
+            f"<b>{_percent(mean)}{spread}</b>{on_sparse_labels(members[0].best)}",
+            f"{len(members)}",
+            seeds,
+        ]
         for name in names:
             bars[name].append((colour, _mean_sd((run.best.get("iou") or {}).get(name) for run in members)[0]))
             cells.append(_percent(bars[name][-1][1]))
@@ -130,7 +134,7 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
     best, last = run.best, run.train[-1] if run.train else {}
     speeds = [speed for line in run.train if (speed := number(line.get("images_per_s"))) is not None]
     cards = [
-        ("best val mIoU, %", _percent(best.get("miou"))),
+        (f"best val mIoU{on_sparse_labels(best)}, %", _percent(best.get("miou"))),
         ("at step", _show(best.get("step"))),
         ("last val mIoU, %", _percent(run.val[-1].get("miou") if run.val else None)),
         ("steps", _show(last.get("step"))),
@@ -154,7 +158,8 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
     notes = "".join(f'<p class="warn">{escape(text)}</p>' for text in run.notes)
     return (
         f"<section><details{' open' if opened else ''}><summary><h2>{escape(run.name)}</h2>"
-        f'<span class="sub">mIoU {_percent(best.get("miou"))} %</span></summary>{notes}'
+        f'<span class="sub">mIoU {_percent(best.get("miou"))} %{on_sparse_labels(best)}</span></summary>'
+        f"{notes}"
         f'<div class="tiles">{tiles}</div>{_facts(facts)}<div class="charts">'
         f"{line_chart('Loss terms', terms)}{line_chart('Validation mIoU, %', curve)}"
         f"{bars}</div>{more}"
