@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sparseg.config import UNLABELLED, DataConfig
-from sparseg.data import importers, shards
+from sparseg.data import importers, shards, sparsify
 from sparseg.data.importers.held_out import groups, held_out
 
 NAMES = [f"photo_{number:02d}" for number in range(10)]
@@ -220,3 +220,17 @@ def test_a_coco_file_without_annotations_names_the_export_that_has_points(tmp_pa
     )
     with pytest.raises(ValueError, match=r"no training image has a labelled pixel.*CVAT for images 1\.1"):
         imported(root, tmp_path / "out", label_path=str(file))
+
+
+def test_labels_drawn_anew_leave_the_pool_as_it_is(tmp_path: Path) -> None:
+    root = clicks_only(tmp_path / "raw", annotated=NAMES[:8])
+    for name in NAMES:
+        fixtures.save_label(root / "masks" / f"{name}.png", fixtures.dense_mask(name, 3, 255))
+    before = imported(root, tmp_path / "out", unannotated="keep")
+    assert before["pool"] and not set(before["pool"]) & set(NAMES[:8])
+    importers.sparsify_dataset(tmp_path / "out", tmp_path / "drawn", sparsify.Recipe(kind="point", budget=2))
+    assert ids(tmp_path / "drawn") == before
+    assert set(labelled(tmp_path / "drawn", "train")) == {2} and set(
+        labelled(tmp_path / "drawn", "pool")
+    ) == {0}
+    assert all(row["mask"] is None for row in shards.open(tmp_path / "drawn").splits["pool"])

@@ -30,7 +30,7 @@ def _dense_hint(source: Source) -> str:
     """Give the remedy for a wrong value in a dense mask."""
     hint = source.dense_hint or DENSE_HINT
     if source.dense_is_labels:
-        hint += "; sparse labels need dense masks/ beside labels/, for validation at least"
+        hint += f"; if these are sparse labels, train on them with {flag('data.label')} point"
     return hint
 
 

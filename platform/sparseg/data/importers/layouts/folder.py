@@ -195,11 +195,12 @@ def _split(
     if config.val_group is None and 0 < len(masked) < len(ids):
         val, how = masked, "the images that have a dense mask are val"
     elif config.val_group is None:
-        val, how = held_out(group_of), "split 80/20 by a hash of the names"
+        val, how = held_out(group_of), "split about 80/20 by a hash of the names"
     else:
         val = held_out(group_of)
         held = sorted({group_of[name] for name in val})
-        how = f"split 80/20 by a hash of the {len(set(group_of.values()))} groups, val: {', '.join(held[:9])}"
+        num_groups = len(set(group_of.values()))
+        how = f"split about 80/20 by a hash of the {num_groups} groups, val: {', '.join(held[:9])}"
         if ids and len(val) in (0, len(ids)):
             raise FieldError(
                 f"{field('data.val_group')}={config.val_group!r}: all {len(ids)} images are of one group, "
