@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from importing import import_dataset
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sparseg.config import UNLABELLED
 from sparseg.data import shards
@@ -42,6 +43,13 @@ def save_image(file: Path, orientation: int = 1, **options: Any) -> None:
     shown_HW3 = (COLOURS_K3[SCENE_HW] + noise_HW3).astype(np.uint8)  # no two files are equal
     stored = upright(shown_HW3, {6: 8, 8: 6}.get(orientation, orientation))
     Image.fromarray(stored).save(file, **{"exif": exif, **options})
+
+
+def about(text: str) -> PngInfo:
+    """What makes a PNG's bytes its own."""
+    info = PngInfo()
+    info.add_text("Title", text)
+    return info
 
 
 def save_label(file: Path, label_HW: np.ndarray, **options: Any) -> None:
@@ -428,3 +436,47 @@ def test_positions_under_any_name_are_no_tags(tmp_path: Path, column: str) -> No
     path = with_labels(tmp_path, "p.csv", f"image,{column},label\nim0.png,3,sand\nim1.png,3,rock\n")
     with pytest.raises(ValueError, match="a CSV of points, for it has a column"):
         imported(root, tmp_path / "out", label_path=path, label="tag")
+
+
+def test_a_folders_case_tells_images_of_one_name_apart(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    for number, name in enumerate(("a/im0", "b/im0", "c/im0")):
+        save_image(root / "images" / f"{name}.png", pnginfo=about(str(number)))
+    (root / "classes.txt").write_text(LIST)
+    rows = [f"D:\\data\\{site}\\im0.png,2,3,sand" for site in "AbC"]
+    path = with_labels(tmp_path, "p.csv", "\n".join(["image,row,column,label", *rows]))
+    assert imported(root, tmp_path / "out", label_path=path, val_split="none")[1] == {"train": 3}
+
+
+def test_frames_of_a_video_that_mean_no_image_say_the_way_out(tmp_path: Path) -> None:
+    shape = '<points frame="0" outside="0" keyframe="1" points="3.5,2.5"/>'
+    path = with_labels(tmp_path, "a.xml", f'<annotations><track label="sand">{shape}</track></annotations>')
+    message = (
+        r"without label: im0, im1; the files annotate frame_000000 \(.*export 'CVAT for images 1\.1'\); call"
+    )
+    with pytest.raises(ValueError, match=message):
+        imported(raw_folder(tmp_path / "raw"), tmp_path / "out", label_path=path)
+
+
+@pytest.mark.parametrize("record", [{"lead_time": 1.0, "annotator": 1}, {}])
+def test_label_studios_json_min_of_older_and_newer_versions(tmp_path: Path, record: dict[str, Any]) -> None:
+    size = {"original_width": 40, "original_height": 24}
+    tasks = [
+        {
+            "image": f"/data/upload/1/0a1b2c3d-im{i}.png",
+            "annotation_id": i,
+            **record,
+            "kp": [
+                {
+                    "x": 2.5 * x + 1,
+                    "y": 100 * (y + 0.5) / 24,
+                    "keypointlabels": [NAMES[SCENE_HW[y, x]]],
+                    **size,
+                }
+                for y, x in CLICKS
+            ],
+        }
+        for i in TRAIN
+    ]
+    root = raw_folder(tmp_path / "raw")
+    assert imported(root, tmp_path / "out", label_path=with_labels(tmp_path, "p.json", tasks))[1] == ALL

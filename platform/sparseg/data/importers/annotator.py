@@ -138,9 +138,14 @@ def _stroke_annotator(source: Source, config: ImportConfig) -> Annotator:
         whose = "images"
     absent = sorted(train - set(annotated.strokes))
     if absent and (not (config.skip_bad or config.unannotated == "keep") or len(absent) == len(train)):
+        what = f"{some(files)}: {len(absent)} of {len(train)} {whose} are without label: {some(absent)}"
+        if len(absent) == len(train) and annotated.strokes:
+            noted = f" ({'; '.join(annotated.notes)})" if annotated.notes else ""
+            raise FieldError(
+                f"{what}; the files annotate {some(annotated.strokes)}{noted}; call the images there as here"
+            )
         raise FieldError(
-            f"{some(files)}: {len(absent)} of {len(train)} {whose} are without label: "
-            f"{some(absent)}{nearest(absent, annotated.strokes)}; annotate them, keep them aside with "
+            f"{what}{nearest(absent, annotated.strokes)}; annotate them, keep them aside with "
             f"{flag('data.unannotated')} keep, or leave them out with {flag('data.skip_bad')}"
         )
     how = "found" if config.label_format == "auto" else "declared"

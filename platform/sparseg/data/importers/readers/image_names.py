@@ -27,8 +27,8 @@ def resolve(annotations: Annotations, ids: Mapping[str, Iterable[str]], where: s
     whose id ends in the path (`a`).  A path from elsewhere (`/home/me/b/a`, see `image_id`) means the one
     image with which it shares the longest end.  Where nothing is called so, the same is tried with names
     composed as Unicode's NFC, then without regard to case, and all that with `%20` decoded and without the
-    prefix of Label Studio's uploads.  What means none keeps its path; an image of another split whose id is
-    also one of train is called `split/id`.
+    prefix of Label Studio's uploads; so too where several are.  What means none keeps its path; an image of
+    another split whose id is also one of train is called `split/id`.
 
     Raises ValueError for a path that may mean two images, and for two paths that mean one.
     """
@@ -98,14 +98,17 @@ class _Names:
 
 
 def _meant(path: str, spellings: list[_Names]) -> set[Target]:
-    """The images that a path may mean, in the strictest spelling in which it means any."""
+    """The images that a path may mean, in the strictest spelling in which it means one, or else any."""
+    several: set[Target] = set()
     folder, slash, last = path.rpartition("/")
     for written in dict.fromkeys((path, f"{folder}{slash}{UPLOAD_PREFIX.sub('', last, count=1)}")):
         for decoded in dict.fromkeys((written, unquote(written))):
             for spelling in spellings:
-                if targets := spelling.meant(decoded):
+                targets = spelling.meant(decoded)
+                if len({name for _, name in targets}) == 1:
                     return targets
-    return set()
+                several = several or targets
+    return several
 
 
 def _composed(name: str) -> str:

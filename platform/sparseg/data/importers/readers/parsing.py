@@ -115,7 +115,7 @@ def _is_label_studio(content: Any) -> bool:
     if not isinstance(first, dict) or "shapes" in first or "images" in first:
         return False
     has_data = isinstance(first.get("data"), dict)
-    is_record = isinstance(content, list) and {"annotation_id", "lead_time"} <= first.keys()
+    is_record = isinstance(content, list) and "annotation_id" in first
     return is_record or (has_data and not first.keys().isdisjoint(("annotations", "completions")))
 
 
