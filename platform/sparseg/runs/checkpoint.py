@@ -148,7 +148,7 @@ def commit() -> str:
 
 
 FREE_TO_CHANGE = {
-    "model": ("weights",),  # the checkpoint holds what came of them
+    "model": ("weights", "start"),  # the checkpoint holds what came of them
     "data": (
         "root",
         "layout",
