@@ -208,7 +208,7 @@ A network for semantic segmentation, trained with sparseg. `hf download USER/NAM
 - method: `{config.loss.method}`
 - labels: `{config.data.label}`; {budget}
 - backbone: `{config.model.backbone}`, {stride}, started from {start}
-- training: {told[step]} steps of {config.optim.batch_size} crops, {config.data.crop_px} px a side
+- training: {told[step]} steps of {config.optim.batch_size} crops, {config.data.crop_px} px a side{working}
 - mIoU: {score} on split `{config.data.val_split}`, every image whole and unscaled
 - made with: {versions}
 
@@ -261,6 +261,7 @@ def model_card(loaded: Loaded, best: dict[str, Any], environment: dict[str, Any]
         budget=_budget(config.data, environment.get("labels", {})),
         stride=f"patches of {patch} pixels" if patch else f"output stride {config.model.output_stride}",
         start=_start(config.model),
+        working=_working(config.data),
         score=shown.get(None, "unknown"),
         versions=", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown",
         classes="\n".join(rows),
@@ -273,6 +274,12 @@ def _start(config: ModelConfig) -> str:
         return f"the network of an earlier run (`{'/'.join(Path(config.start).parts[-2:])}`)"
     weights = config.weights
     return {"none": "random weights", "timm": "timm's weights"}.get(weights, f"`{Path(weights).name}`")
+
+
+def _working(config: DataConfig) -> str:
+    """The rest of the line on the training, '' for a network that sees images at their own size."""
+    side = config.long_side_px
+    return f", of images resized to a long side of {side} px; resize larger ones so" if side else ""
 
 
 def _base_model(config: ModelConfig) -> str:

@@ -63,6 +63,8 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     for split in (config.data.train_split, *([config.data.val_split] if config.data.validates else [])):
         if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
+    side = found.report.get("long_side_px", config.data.long_side_px)  # recorded: predictions want it, too
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, long_side_px=side))
     _refuse_unlabelled(found, config)
     if not config.run.fresh:
         checkpoint.refuse_other_classes(config.folder, found.names)

@@ -158,6 +158,7 @@ FREE_TO_CHANGE = {
         "skip_bad",
         "unannotated",
         "label_path",
+        "long_side_px",  # of the dataset, whose fingerprint tells
     ),
     "optim": ("skip_nonfinite",),
     "resources": None,

@@ -64,6 +64,8 @@ class LabelWatch:
 def remedy(data: DataConfig) -> str:
     """Say what brings labels into the crops, as an advice: flags in the order of what they help."""
     larger = f"a --data.crop-px above {data.crop_px}"
+    if not data.long_side_px and not data.tile_px:
+        larger += ", or import the images smaller with --data.long-side-px 1024"
     if data.crop_choice == "random":
         return f"set --data.crop-choice labelled, or {larger}"
     return f"annotate more of the training images, or leave out those without a label; or set {larger}"
