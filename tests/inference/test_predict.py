@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sparseg.config import Config
 from sparseg.data import shards
 from sparseg.inference import predict
 from sparseg.inference.images import read_image
@@ -36,7 +37,7 @@ def stub(monkeypatch, tmp_path_factory):
         p = torch.stack([torch.full_like(red, 50.0), red, green], 1).div(100).softmax(1)
         yield from (p[:, :, :31], p[:, :, 31:66], p[:, :, 66:])
 
-    loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
+    loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE, config=Config())
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
     monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
     monkeypatch.setattr(predict, "probability_strips", strips)

@@ -22,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from sparseg.common.files import checksum, write_atomically
 from sparseg.data import drawing, shards
 from sparseg.data.drawing import Array
+from sparseg.data.working_size import resized_image, working_size
+from sparseg.inference.full_size import enlarged_strips
 from sparseg.inference.images import list_images, read_image
 from sparseg.inference.predictions_csv import LIST_FILE, Listing, Row
 from sparseg.inference.views import SMALLEST_PX, Spread, check_scene, class_probabilities, probability_strips
@@ -155,7 +157,8 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
     for file in files:
         try:
             image_HW3 = read_image(file)
-            check_scene(str(file), image_HW3.shape[:2], job.views.get("window_px"))
+            size = working_size(image_HW3.shape[:2], loaded.config.data.long_side_px)
+            check_scene(str(file), size, job.views.get("window_px"))
         except ValueError as error:
             yield {"error": str(error)}
             continue
@@ -163,7 +166,10 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         mask.parent.mkdir(parents=True, exist_ok=True)
         label_HW = np.empty(image_HW3.shape[:2], np.uint8)
         top, sure, unsure, kept = 0, 0.0, 0, []
-        for p_KrW in predict_strips(loaded.model, image_HW3, _device(), **job.views):
+        strips = predict_strips(
+            loaded.model, image_HW3, _device(), long_side_px=loaded.config.data.long_side_px, **job.views
+        )
+        for p_KrW in strips:
             confidence_rW = p_KrW.max(0)
             label_HW[top : top + len(confidence_rW)] = p_KrW.argmax(0)
             top += len(confidence_rW)
@@ -185,20 +191,31 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
 
 @torch.inference_mode()
 def predict_image(
-    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
+    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", *, long_side_px: int = 0, **views: Any
 ) -> NDArray[np.float32]:
-    """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size."""
+    """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size.
+
+    long_side_px: the network's working resolution, to which a larger image is resized; 0 = none.
+    """
     H, W, _ = image_HW3.shape
+    if working_size((H, W), long_side_px) != (H, W):
+        strips = predict_strips(model, image_HW3, device, long_side_px=long_side_px, **views)
+        return np.concatenate(list(strips), 1)
     p_1KHW = class_probabilities(model, _padded(image_HW3, device), **views)
     return np.ascontiguousarray(p_1KHW[0, :, :H, :W].float().cpu().numpy())
 
 
 @torch.inference_mode()
 def predict_strips(
-    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
+    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", *, long_side_px: int = 0, **views: Any
 ) -> Iterator[NDArray[np.float32]]:
     """`predict_image` from the top down, (K, some rows, W) at a time: see `probability_strips`."""
     H, W, _ = image_HW3.shape
+    size = working_size((H, W), long_side_px)
+    if size != (H, W):
+        p_Khw = torch.from_numpy(predict_image(model, resized_image(image_HW3, size), device, **views))
+        yield from (p_KrW.numpy() for p_KrW in enlarged_strips(p_Khw, (H, W)))
+        return
     row = 0
     for p_1KrW in probability_strips(model, _padded(image_HW3, device), **views):
         if row < H:
