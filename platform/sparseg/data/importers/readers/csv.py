@@ -172,14 +172,18 @@ def _table(file: Path) -> tuple[str, list[str]]:
     text = read_text(file)
     known = {*IMAGE, *LABEL, IDS, *(name for pair in POSITIONS for name in pair)}
     best: tuple[int, str, list[str]] = (-1, ",", [])
+    problem = None
     for separator in SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
         try:
             columns = [_plain(cell) for cell in next(reader, [])]
-        except csv.Error as error:
-            raise ValueError(f"{file}, line {reader.line_num}: no valid CSV ({error})") from error
+        except csv.Error as error:  # quoted names, which end at another separator
+            problem = problem or f"{file}, line {reader.line_num}: no valid CSV ({error})"
+            continue
         if (number := len(known & set(columns))) > best[0]:
             best = number, separator, columns
+    if best[0] < 0 and problem is not None:
+        raise ValueError(problem)
     return best[1], best[2]
 
 
