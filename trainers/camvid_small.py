@@ -1,4 +1,4 @@
-"""CamVid at 240 x 180, MobileNetV2: a run takes 2 to 3 minutes on 2 cores. The small protocol of RESULTS.md.
+r"""CamVid at 240 x 180, MobileNetV2: a run takes 2 to 3 minutes on 2 cores. The small protocol of RESULTS.md.
 
     python trainers/camvid_small.py --data.root CAMVID_240x180 --model.weights mobilenetv2_100.safetensors \
         --data.clicks-per-class 1

@@ -1,4 +1,4 @@
-"""Cityscapes, the AGMM release's recipe: ResNet-50, multi-grid, crop 721, 240 epochs, GLOBAL batch 32.
+r"""Cityscapes, the AGMM release's recipe: ResNet-50, multi-grid, crop 721, 240 epochs, GLOBAL batch 32.
 
     python trainers/cityscapes.py --data.root cityscapes --data.label clicks --data.label-path 100clicks \
         --model.weights timm --resources.workers 8

@@ -1,4 +1,4 @@
-"""Many runs of a trainer that differ in a few fields, chosen by Optuna, run by Ray Tune.
+r"""Many runs of a trainer that differ in a few fields, chosen by Optuna, run by Ray Tune.
 
     python trainers/sweep.py --trainer camvid --space search_spaces/mixture.py --trials 40 --concurrent 2 \
         --data.root CAMVID --model.weights mobilenetv2_100.safetensors

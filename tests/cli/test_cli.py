@@ -164,3 +164,13 @@ def test_sweep_takes_a_space_by_its_name(tmp_path: Path, capsys: pytest.CaptureF
     )
     printed = capsys.readouterr().out
     assert '"space loss.bandwidth"' in printed and f"in {tmp_path}/camvid-mixture" in printed
+
+
+@pytest.mark.filterwarnings("ignore:model.weights=none")
+def test_a_report_of_a_folder_shows_the_runs_in_it(tmp_path: Path) -> None:
+    tiny.dataset(tmp_path)
+    for name in ("one", "two"):
+        loop.run(tiny.config(tmp_path, {"run.name": name, "optim.max_steps": 1}))
+    assert run(f"report {tmp_path}/runs --html {tmp_path}/page.html") == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "<h2>Comparison</h2>" in page and "one" in page and "two" in page

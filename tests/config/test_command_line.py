@@ -13,6 +13,7 @@ import tiny
 from declarations import fields_and_texts
 
 from sparseg.config import Config, command_line, to_dict, with_overrides
+from sparseg.config.short_help import BASIC
 
 
 def documented_flags() -> dict[str, str]:
@@ -27,11 +28,11 @@ def letters(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def help_text() -> str:
-    """What `python trainers/voc.py --help` prints."""
+    """What `python trainers/voc.py --help-all` prints."""
     module, patch = tiny.trainer("voc"), pytest.MonkeyPatch()
     patch.setenv("COLUMNS", "80")
     with contextlib.redirect_stdout(io.StringIO()) as stdout, pytest.raises(SystemExit) as stop:
-        command_line.parse(module.recipe(), ["--help"], description=module.__doc__ or "")
+        command_line.parse(module.recipe(), ["--help-all"], description=module.__doc__ or "")
     patch.undo()
     assert stop.value.code in (0, None)
     return stdout.getvalue()
@@ -45,6 +46,25 @@ def test_there_are_flags_to_look_for() -> None:
 def test_every_field_is_a_flag_with_help(flag: str, help_text: str) -> None:
     assert re.search(rf"{re.escape(flag)}\b(?!-)", help_text) is not None
     assert letters(documented_flags()[flag]) in letters(help_text)
+
+
+@pytest.mark.parametrize("name", [name for name in tiny.TRAINERS if name != "sweep"])
+def test_the_first_screen_has_the_flags_that_most_runs_need(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = tiny.trainer(name)
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(module.recipe(), ["--help"], description=module.__doc__ or "", prog="x")
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 0 and len(lines) <= 40 and max(map(len, lines)) <= 110
+    shown = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert shown == [
+        *("--" + name.replace("_", "-") for name in BASIC),
+        "--config",
+        "--dry-run",
+        "--help-all",
+    ]
+    assert f"[{module.recipe().model.backbone}]" in "\n".join(lines)
 
 
 def test_help_shows_the_recipes_values_and_the_two_other_flags(help_text: str) -> None:

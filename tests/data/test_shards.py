@@ -317,6 +317,9 @@ def test_damaged_manifests_are_named(tmp_path: Path) -> None:
 def test_no_dataset_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such dataset folder"):
         shards.open(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"is not an imported dataset .* sparseg import LAYOUT /"):
+        shards.open(tmp_path)
+    (tmp_path / "dataset_dict.json").write_text("{torn")
     with pytest.raises(ValueError, match="does not open as a dataset"):
         shards.open(tmp_path)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sparseg.config import Config
 from sparseg.data import shards
 from sparseg.inference import predict
 from sparseg.inference.images import list_images, read_image
@@ -36,7 +37,7 @@ def stub(monkeypatch, tmp_path_factory):
         p = torch.stack([torch.full_like(red, 50.0), red, green], 1).div(100).softmax(1)
         yield from (p[:, :, :31], p[:, :, 31:66], p[:, :, 66:])
 
-    loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE)
+    loaded = types.SimpleNamespace(model="network", names=["a", "b", "c"], palette=PALETTE, config=Config())
     monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": loaded)
     monkeypatch.setattr(checkpoint, "resolve", lambda path: weights / Path(path).name)
     monkeypatch.setattr(predict, "probability_strips", strips)
@@ -275,6 +276,45 @@ def test_the_list_says_how_sure_every_prediction_is(tmp_path, stub, three):
     assert float(rows["b.png"]["confidence"]) == pytest.approx(float(red + dark) / 2, abs=1e-4)
     assert [row["unsure"] for row in rows.values()] == ["1.0000", "0.5000", "0.0000"]
     assert rows["a.png"]["image"] == str(three / "a.png")
+
+
+def test_the_list_says_how_much_of_an_image_each_class_covers(tmp_path, stub, three):
+    Image.fromarray(picture(70, 91)).save(three / "d.png")
+    assert predict.predict_folder("ckpt", three, tmp_path / "out") == 0
+    rows = rows_of(tmp_path / "out")
+    found = [float(rows["d.png"][f"cover_{name}"]) for name in "abc"]
+    assert found == pytest.approx([35 * 45 / 6370, 70 * 46 / 6370, 35 * 45 / 6370], abs=1e-6)
+    assert [rows["b.png"][f"cover_{name}"] for name in "abc"] == ["0.500000", "0.500000", "0.000000"]
+    columns = ["image", "mask", "also", "confidence", "unsure", "cover_a", "cover_b", "cover_c", "settings"]
+    assert list(rows["a.png"]) == columns
+
+
+def test_a_list_without_cover_is_taken_up_and_completed(tmp_path, stub, three):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out)
+    whole, rows = (out / "predictions.csv").read_bytes(), rows_of(out).values()
+    with (out / "predictions.csv").open("w", newline="") as file:
+        old = ["image", "mask", "also", "confidence", "unsure", "settings"]
+        writer = csv.DictWriter(file, old, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    stub.clear()
+    assert predict.predict_folder("ckpt", three, out) == 0 and len(stub) == 3
+    assert (out / "predictions.csv").read_bytes() == whole
+    assert predict.predict_folder("ckpt", three, out) == 0 and len(stub) == 3
+
+
+def test_networks_of_other_classes_share_a_list(tmp_path, stub, three, monkeypatch):
+    out = tmp_path / "out"
+    predict.predict_folder("ckpt", three, out)
+    other = types.SimpleNamespace(model="network", names=["a", "x, y", "z"], palette=PALETTE, config=Config())
+    monkeypatch.setattr(checkpoint, "load_model", lambda path, device="cpu": other)
+    predict.predict_folder("other", three / "b.png", out, force=True)
+    rows = rows_of(out)
+    assert rows["b.png"]["cover_x, y"] == "0.500000" and rows["b.png"]["cover_b"] == ""
+    assert rows["c.png"]["cover_x, y"] == "" and rows["c.png"]["cover_b"] == "1.000000"
+    predict.predict_folder("other", three, out, force=True)
+    assert "cover_b" not in rows_of(out)["a.png"], "a column that no image has"
 
 
 def test_the_same_command_does_only_what_is_missing(tmp_path, stub, three, capsys):

@@ -1,9 +1,12 @@
-"""Runs on clicks alone: validated on clicks or not at all, and gone on with when classes or data changed."""
+"""Runs on clicks alone: validated on clicks or not at all; and what becomes of them when labels, images or
+classes change."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ import fixtures
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from sparseg import launch
-from sparseg.config import Config
+from sparseg.common.process import guarded
+from sparseg.config import Config, with_overrides
 from sparseg.data import importers, shards
 from sparseg.evaluation.evaluate import evaluate, show
 from sparseg.reports import evaluation_section, run_page
@@ -98,18 +103,111 @@ def test_a_run_does_not_go_on_with_other_classes(tmp_path: Path) -> None:
     assert launch.launch(config_of(tmp_path, **{"run.fresh": True}))["steps"] == 2
 
 
-def test_other_data_of_the_same_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = raw_of(tmp_path)
-    launch.launch(config_of(tmp_path))
-    launch.launch(config_of(tmp_path))
-    assert "goes on with other data" not in capsys.readouterr().out
-    for name in ("photo_91", "photo_92"):
+def add_images(root: Path) -> None:
+    for name in ("photo_91", "photo_92", "photo_93", "photo_94"):
         mask = fixtures.dense_mask(name, 3, 255)
         fixtures.save_image(root / "images" / f"{name}.jpg", mask)
         fixtures.save_label(root / "labels" / f"{name}.png", fixtures.sparse_label(mask, 254))
-    launch.launch(config_of(tmp_path))
-    printed = capsys.readouterr().out
-    assert "note: the run goes on with other data than it began with: train rows 9 -> " in printed
+
+
+def add_click(root: Path) -> None:
+    """One more labelled pixel on every image."""
+    for file in (root / "labels").iterdir():
+        label_HW = np.array(Image.open(file))
+        label_HW.flat[np.flatnonzero(label_HW == 254)[0]] = 1
+        fixtures.save_label(file, label_HW)
+
+
+def test_an_unfinished_run_goes_on_with_other_labels_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = raw_of(tmp_path)
+    config = config_of(tmp_path)
+    launch.launch(config)
+    shutil.rmtree(config.folder / checkpoint.name_of(2))
+    launch.launch(config)
+    assert "goes on with other data" not in capsys.readouterr().out
+    shutil.rmtree(config.folder / checkpoint.name_of(2))
+    add_click(root)
+    assert launch.launch(config)["steps"] == 2
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "goes on with other data" in line]
+    assert re.match(r"note: .*began with: train labelled pixels (\d+) -> (\d+) \(fingerprint", note)
+    assert "--run.fresh trains anew" in note
+
+
+@pytest.mark.parametrize("steps", [2, None])
+def test_a_finished_run_whose_data_changed_is_not_done(
+    tmp_path: Path, steps: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With more images a run by epochs would have more steps to make: it was finished all the same."""
+    root = raw_of(tmp_path)
+    config = config_of(tmp_path, **{"optim.max_steps": steps, "optim.epochs": 1})
+    launch.launch(config)
+    assert guarded(lambda: launch.finish(config)) == 0
+    add_images(root)
+    capsys.readouterr()
+    assert guarded(lambda: launch.finish(config)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(
+        r"finished run, .* since: train images 9 -> 1\d, train labelled pixels \d+ -> \d+ \(", line
+    )
+    assert "--run.fresh" in line and f"--model.start {config.folder} and another --run.name" in line
+    assert [path.name for path in config.folder.parent.glob("tiny*")] == ["tiny"]
+    dry = with_overrides(config, {"run.fresh": True})
+    assert launch.launch(dry)["steps"] == launch.launch(config)["total_steps"]
+
+
+def test_a_new_round_starts_from_the_network_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = raw_of(tmp_path)
+    first = config_of(tmp_path)
+    launch.launch(first)
+    add_click(root)
+    still = {"optim.learning_rate": 1e-12, "optim.weight_decay": 0.0}
+    second = with_overrides(first, {"run.name": "second", "model.start": str(first.folder), **still})
+    launch.launch(second)
+    best = checkpoint.best(first.folder)
+    assert best is not None
+    assert json.loads((second.folder / "config.json").read_text())["model"]["start"] == str(best)
+    before, after = (checkpoint.load_state(path)[0] for path in (best, checkpoint.all_of(second.folder)[0]))
+    for name, value in before.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-6)
+    shutil.rmtree(first.folder)
+    launch.finish(second)  # what it started from is not asked for again
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_a_fresh_run_may_start_from_the_network_that_it_moves_aside(tmp_path: Path) -> None:
+    raw_of(tmp_path)
+    config = config_of(tmp_path)
+    launch.launch(config)
+    again = with_overrides(config, {"model.start": str(config.folder), "run.fresh": True})
+    assert launch.launch(again)["steps"] == 2
+    (aside,) = config.folder.parent.glob("tiny.old-*")
+    start = json.loads((config.folder / "config.json").read_text())["model"]["start"]
+    assert Path(start).parent == aside and Path(start).is_dir()
+
+
+def test_a_new_round_wants_the_same_classes_and_network(tmp_path: Path) -> None:
+    root = raw_of(tmp_path)
+    first = config_of(tmp_path)
+    launch.launch(first)
+    second = {"run.name": "second", "model.start": str(first.folder)}
+    cases = {
+        "no run": ({"model.start": str(tmp_path)}, "model.start: .*neither a checkpoint"),
+        "URL": ({"model.start": "s3://bucket/runs/one"}, "model.start=s3:.* is a URL; copy"),
+        "width": ({"model.feature_channels": 16}, r"another kind \(backbone test_efficientnet; \d+ tensors"),
+        "backbone": ({"model.backbone": "test_resnet"}, r"another kind \(backbone test_efficientnet; \d+"),
+    }
+    for changes, message in cases.values():
+        with pytest.raises(ValueError, match=message):
+            launch.launch(with_overrides(first, {**second, **changes}))
+    (root / "classes.txt").write_text("class b\nclass a\nclass c\n")
+    with pytest.raises(ValueError, match="are class a, class b, class c, the data's are class b, class a"):
+        launch.launch(with_overrides(first, second))
+    assert not (first.folder.parent / "second").exists()
 
 
 def test_an_import_without_a_label_is_refused_by_a_trainer(tmp_path: Path) -> None:

@@ -26,18 +26,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[str], str]]:
-    """Overrides -> the six lines, and the text after them."""
+    """Overrides -> the seven lines, and the text after them."""
 
     def lines_of(overrides: dict[str, Any]) -> tuple[list[str], str]:
         dry_run.print_plan(tiny.config(folder, overrides))
         printed = capsys.readouterr().out  # the first line is the import's
-        *lines, text = printed[printed.index("dataset  ") :].split("\n", 6)
+        *lines, text = printed[printed.index("dataset  ") :].split("\n", 7)
         return lines, text
 
     return lines_of
 
 
-def test_six_lines_come_before_the_configuration(folder: Path, plan: Any) -> None:
+def test_seven_lines_come_before_the_configuration(folder: Path, plan: Any) -> None:
     lines, text = plan({"optim.max_steps": 5})
     assert lines[0] == f"dataset      {folder / 'data'}"
     assert lines[1] == "splits       train 8, val 3 images"
@@ -45,8 +45,9 @@ def test_six_lines_come_before_the_configuration(folder: Path, plan: Any) -> Non
     assert lines[3].startswith(
         "batch        4 images: 4 at once; a pass of worker 0: image (4, 3, 32, 32) uint8"
     )
-    assert lines[4].startswith("parameters   ") and lines[4].endswith(" M")
-    assert lines[5] == "steps        5 (2.50 epochs)"
+    assert lines[4].startswith("labels       ")
+    assert lines[5].startswith("parameters   ") and lines[5].endswith(" M")
+    assert lines[6] == "steps        5 (2.50 epochs)"
     assert config.from_dict(json.loads(text)) == tiny.config(folder, {"optim.max_steps": 5})
 
 
@@ -83,10 +84,38 @@ def test_the_keys_are_those_of_the_loaders_batches(
     assert sum(len(part) for passes in keys for part in passes) == batch_size
 
 
-def test_labelled_pixels_are_those_of_the_first_crops(folder: Path, plan: Any) -> None:
-    """A crop as large as the image, not resized: all its 12 or 18 labelled pixels."""
-    whole = {"data.crop_px": 48, "data.scale_min": 1.0, "data.scale_max": 1.0, "optim.batch_size": 8}
-    assert plan(whole)[0][3].endswith("labelled pixels a crop 12 to 18, median 15")
+WHOLE = {"data.crop_px": 48, "data.scale_min": 1.0, "data.scale_max": 1.0}
+"""Crops as large as the images, not resized."""
+
+
+def test_labelled_pixels_are_those_of_the_runs_first_crops(folder: Path, plan: Any) -> None:
+    """Four images have 12 labelled pixels, four 18, and 32 crops are four epochs."""
+    words = "12 to 18 labelled pixels a crop, median 15; 0% of 32 crops hold none"
+    for batch_size in (1, 8):
+        assert plan({**WHOLE, "optim.batch_size": batch_size})[0][4] == f"labels       {words}"
+
+
+def test_crops_without_labels_are_counted_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.dataset(tmp_path, train=((400, 400),) * 4, val=((48, 48),))
+    small = {"data.scale_min": 1.0, "data.scale_max": 1.0, "loss.method": "ce"}
+
+    def said(**changes: str) -> str:
+        dry_run.print_plan(tiny.config(tmp_path, {**small, **changes}))
+        return capsys.readouterr().out
+
+    random = said()
+    opened = shards.open(tmp_path / "data")
+    labelled = dry_run.labelled_pixels(tiny.config(tmp_path, small), opened)
+    bare = sum(labelled == 0) / 32
+    assert 0.5 < bare < 1
+    assert (
+        f"median 0; {bare:.0%} of 32 crops hold none\nnote: such crops teach nothing; set --data." in random
+    )
+    assert "note:" not in said(**{"loss.method": "ce+absent"})  # they teach what is absent
+    chosen = said(**{"data.crop_choice": "labelled"})
+    assert "; 0% of 32 crops hold none\nparameters" in chosen
 
 
 def test_an_earlier_run_stays_in_place(folder: Path, tmp_path: Path, plan: Any) -> None:

@@ -298,10 +298,18 @@ def test_random_weights_are_warned_of_unless_quiet() -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_backbone("test_efficientnet", path)
-    refused("test_resnet.*model.weights=", backbone="test_resnet", weights=str(path))
+    refused("model.weights=.* does not fit test_resnet", backbone="test_resnet", weights=str(path))
     save_backbone("resnet18", path)
     refused("resnet34", backbone="resnet34", weights=str(path))  # a part of it fits
     refused("test_resnet", backbone="test_resnet", weights=str(path))
+    named = path.rename(tmp_path / "resnet18.a1_in1k.safetensors")
+    refused(
+        r"does not fit resnet18d: \S+ is \[[\d, ]+\] there, \[[\d, ]+\] in the network; "
+        "by its name the file is of resnet18: --model.backbone resnet18$",
+        backbone="resnet18d",
+        weights=str(named),
+    )
+    refused("by its name the file is of resnet18", backbone="resnet34", weights=str(named))
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_a_file_that_lacks_a_tensor_is_refused(tmp_path: Path, lacking: str) -> 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_backbone("test_vit", path)
-    refused("test_vit4.*model.weights=", backbone="test_vit4", weights=str(path))
+    refused("model.weights=.* does not fit test_vit4", backbone="test_vit4", weights=str(path))
     save_backbone("test_resnet", path)
     refused("test_vit.*it lacks", backbone="test_vit", weights=str(path))
 

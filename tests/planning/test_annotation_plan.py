@@ -134,8 +134,11 @@ def test_too_few_budgets_and_no_run_are_named(tmp_path: Path) -> None:
         write_run(tmp_path / f"run{pixels}", "ce", pixels, 0)
     with pytest.raises(ValueError, match=r"a law needs 3 budgets .* found 5, 10; run search_"):
         annotation_plan.curves_of([tmp_path / "run5", tmp_path / "run10"])
-    with pytest.raises(ValueError, match="not a run folder"):
+    with pytest.raises(ValueError, match="found 5, 10; run search_"):  # the runs in the folder
         annotation_plan.curves_of([tmp_path])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"not a run folder .* and none lies in it"):
+        annotation_plan.curves_of([tmp_path / "empty"])
 
 
 @pytest.mark.filterwarnings("ignore:model.weights=none")

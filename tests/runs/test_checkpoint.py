@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import safetensors
 import safetensors.torch
 import tiny
 import torch
+import torch.multiprocessing as mp
 
 from sparseg.config import Config, with_overrides
 from sparseg.network import segmenter as networks
@@ -102,45 +101,37 @@ def test_a_run_folder_stands_for_its_best_checkpoint_or_its_newest(config: Confi
 
 # ----------------------------------------------------------------------------------------------------- killed
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import safetensors.torch, torch
-sys.path.insert(0, {tests!r})
-import tiny
-from sparseg.train import loop
-from sparseg.runs import checkpoint
-
-torch.set_num_threads(1)
-write, save = safetensors.torch.save_file, torch.save
-
-def killed(path):
-    Path(path).write_bytes(Path(path).read_bytes()[:1000])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def save_file(tensors, path, metadata=None):
-    write(tensors, path, metadata=metadata)
-    if "0000004" in str(path) and {where!r} == "model":
-        killed(path)
-
-def save_state(state, path):
-    save(state, path)
-    if "0000004" in str(path) and {where!r} == "state":
-        killed(path)
-
-safetensors.torch.save_file, torch.save = save_file, save_state
-loop.run(tiny.config(Path({folder!r}), {{"run.checkpoint_every": 2, "run.validate_every": 99.0}}))
-"""
+OFTEN = {"run.checkpoint_every": 2, "run.validate_every": 99.0}
 
 
-@pytest.mark.slow
+def killed_while_saving(rank: int, folder: str, where: str) -> None:
+    """A run that is killed when the first 1,000 bytes of a file of its second checkpoint are written."""
+    write, save = safetensors.torch.save_file, torch.save
+
+    def kill(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:1000])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def save_file(tensors: Any, path: Path, metadata: Any = None) -> None:
+        write(tensors, path, metadata=metadata)
+        if "0000004" in str(path) and where == "model":
+            kill(path)
+
+    def save_state(state: Any, path: Path) -> None:
+        save(state, path)
+        if "0000004" in str(path) and where == "state":
+            kill(path)
+
+    safetensors.torch.save_file, torch.save = save_file, save_state
+    loop.run(tiny.config(Path(folder), OFTEN))
+
+
 @pytest.mark.parametrize("where", ["model", "state"])
 def test_a_kill_while_saving_leaves_no_half_checkpoint(tmp_path: Path, where: str) -> None:
     tiny.dataset(tmp_path)
-    code = KILLED.format(tests=str(Path(tiny.__file__).parent), where=where, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    config = tiny.config(tmp_path, {"run.checkpoint_every": 2, "run.validate_every": 99.0})
+    with pytest.raises(mp.ProcessExitedException, match="SIGKILL"):
+        tiny.start_processes(killed_while_saving, (str(tmp_path), where), 1)
+    config = tiny.config(tmp_path, OFTEN)
     assert [path.name for path in config.folder.glob("checkpoint_*")] == [checkpoint.name_of(2)]
     assert len(list(config.folder.glob(".partial-*"))) == 1
     assert loop.run(config)["steps"] == 6

@@ -139,7 +139,7 @@ def subcommands() -> set[str]:
 
 @functools.cache
 def trainer_flags() -> set[str]:
-    known = {"--config", "--dry-run"}
+    known = {"--config", "--dry-run", "--help-all"}
     for section in dataclasses.fields(Config):
         for field in dataclasses.fields(section.default):
             flag = field.name.replace("_", "-")

@@ -224,13 +224,18 @@ def test_a_strictly_typed_program_uses_all_names(tmp_path: Path) -> None:
         "--follow-imports=silent",
         "--ignore-missing-imports",
     ]
-    command += ["--config-file=", f"--cache-dir={tiny.ROOT / '.mypy_cache' / 'strict'}"]
+    # the types of torch, half a minute of reading, are no mistake of ours or of the program's
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\n[mypy-torch.*,timm.*,datasets.*,ray.*,numpy.*,pyarrow.*,PIL.*,optuna.*]\n"
+        "follow_imports = skip\n"
+    )
+    command += ["--config-file=mypy.ini", f"--cache-dir={tiny.ROOT / '.mypy_cache' / 'strict'}"]
     environment = {**os.environ, "MYPYPATH": str(tiny.ROOT / "platform")}
     done = subprocess.run(
-        [*command, "program.py"], capture_output=True, text=True, cwd=tmp_path, env=environment
+        [*command, "program.py", "wrong.py"], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = subprocess.run(
-        [*command, "wrong.py"], capture_output=True, text=True, cwd=tmp_path, env=environment
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert len(errors) == 2 and all(line.startswith("wrong.py:") for line in errors), (
+        done.stdout + done.stderr
     )
-    assert 'has no attribute "opendataset"' in done.stdout and "incompatible type" in done.stdout
+    assert 'has no attribute "opendataset"' in errors[0] and "incompatible type" in errors[1]

@@ -120,12 +120,12 @@ def test_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     start = done.stdout.index("dataset  ")
-    *plan, text = done.stdout[start:].split("\n", 6)
+    *plan, text = done.stdout[start:].split("\n", 7)
     printed = config.from_dict(json.loads(text))
     assert (printed.optim.epochs, printed.optim.batch_size, printed.data.random_pixels) == (3, 4, 20)
     words = [line.split()[0] for line in plan]
-    assert words == ["dataset", "splits", "classes", "batch", "parameters", "steps"]
+    assert words == ["dataset", "splits", "classes", "batch", "labels", "parameters", "steps"]
     assert plan[1] == "splits       train 8, val 2 images"
     assert plan[2].startswith("classes      11: ")
-    assert "(4, 3, 32, 32)" in plan[3] and plan[5].startswith("steps        6 (3.00")
+    assert "(4, 3, 32, 32)" in plan[3] and plan[6].startswith("steps        6 (3.00")
     assert not (tmp_path / "runs" / "camvid").exists()

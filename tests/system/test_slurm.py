@@ -51,6 +51,7 @@ def job(tmp_path: Path) -> Iterator[dict[str, str]]:
     number = str(os.getpid())
     yield {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # 30 by default, and nobody is left to wait for
         "SLURM_SUBMIT_DIR": str(tmp_path),
         "SLURM_JOB_ID": number,
         "SLURM_JOB_NODELIST": "here,there",
@@ -85,13 +86,16 @@ def test_a_run_trains_on_both_nodes_and_saves_at_the_time_limit(
             command, env=job, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        assert wait_until(lambda: "step 5/400" in log.read_text(), 200, pause_s=0.5), log.read_text()
+        reached = wait_until(
+            lambda: "step 5/400" in log.read_text() or process.poll() is not None, 200, pause_s=0.5
+        )
+        assert reached and process.poll() is None, (process.poll(), log.read_text())
         process.send_signal(signal.SIGTERM)
         assert process.wait(90) == 130, log.read_text()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert "2 workers" in log.read_text()
+    assert json.loads((settings.folder / "environment.json").read_text())["workers"] == 2
+    saved = int(checkpoint.all_of(settings.folder)[-1].name.split("_")[1])
     loop.run(settings, should_stop=lambda: True)
-    saved = int(checkpoint.all_of(settings.folder)[0].name.split("_")[1])
     assert saved >= 5 and f"going on after step {saved} " in capsys.readouterr().out

@@ -469,7 +469,7 @@ def test_accumulation_adds_up_to_the_whole_batch(folder: Path) -> None:
     terms, parameters = one_step(folder, 1)
     for accumulate in (2, 3):
         found, found_parameters = one_step(folder, accumulate)
-        for name in (*TERMS, "total", "grad_norm"):
+        for name in (*TERMS, "total", "grad_norm", "labelled_pixels"):
             assert found[name] == pytest.approx(terms[name], rel=1e-4, abs=1e-6), name
         for one, other in zip(found_parameters, parameters, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

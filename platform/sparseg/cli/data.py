@@ -34,6 +34,7 @@ IMPORT_FLAGS = {
     "data.store": "--store",
     "data.tile_px": "--tile-px",
     "data.tile_overlap_px": "--tile-overlap-px",
+    "data.long_side_px": "--long-side",
 }
 """Field of the configuration -> what `sparseg import` calls it."""
 DATASET_FLAGS = {"data.root": "the argument dataset"}
@@ -168,6 +169,14 @@ def _add_storing(add: argparse.ArgumentParser) -> None:
         default=0,
         metavar="PX",
         help="least overlap of neighbouring training tiles (default 0)",
+    )
+    add.add_argument(
+        "--long-side",
+        dest="long_side_px",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="resize larger images to this long side, their labels with them (default 0: do not)",
     )
 
 

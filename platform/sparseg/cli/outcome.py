@@ -11,7 +11,7 @@ from typing import Any
 def add_commands(commands: Any) -> None:
     """Add them to the parser."""
     add = commands.add_parser("report", help="runs, or a sweep -> one self-contained HTML page")
-    add.add_argument("runs", nargs="+")
+    add.add_argument("runs", nargs="+", help="runs, folders of runs, or one sweep")
     add.add_argument("--html", required=True, metavar="FILE")
     add.add_argument(
         "--dataset", help="imported shards: examine each run's best checkpoint, show confusion and images"
@@ -38,6 +38,7 @@ def add_commands(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> None:
     from sparseg.common import files
     from sparseg.reports import run_page, sweep_page
+    from sparseg.runs.records import runs_in
 
     if options.images < 0:
         raise ValueError(f"--images must be at least 0, got {options.images}")
@@ -47,6 +48,7 @@ def _report(options: argparse.Namespace) -> None:
             raise ValueError(f"--dataset is for runs; {folders[0]} is a sweep, give one of its trials")
         files.write_atomically(Path(options.html), sweep_page.html_of(folders[0]))
     else:
+        folders = [run for folder in folders for run in runs_in(folder)]
         found = [_findings(folder, options) for folder in folders] if options.dataset else []
         run_page.write_report(folders, Path(options.html), findings=found)
     print(f"wrote {options.html}")

@@ -10,6 +10,7 @@ import sys
 import tyro
 
 from sparseg.config import Config, load
+from sparseg.config.short_help import short_help
 
 
 def parse(
@@ -18,22 +19,27 @@ def parse(
     """Read the command line over a recipe (or over ``--config FILE``) -> (configuration, --dry-run given).
 
     prog: what the help calls the command (default: the script's name).
+    --help shows the flags that most runs need, --help-all every field of the configuration.
     Raises SystemExit(2) after one line on stderr if a flag or a value is wrong.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        base, dry_run = recipe, False
+        config, dry_run = recipe, False
         rest: list[str] = []
         while arguments:
             flag, _, attached = (word := arguments.pop(0)).partition("=")
             if flag in ("--config", "--run.config"):
                 if not attached and not arguments:
                     raise ValueError(f"{flag} needs the path of a config.json")
-                base = load(attached or arguments.pop(0))
+                config = load(attached or arguments.pop(0))
             elif word == "--dry-run":
                 dry_run = True
             else:
                 rest.append(word)
+        if {"-h", "--help"} & set(rest):
+            print(short_help(config, prog or sys.argv[0], description))
+            raise SystemExit(0)
+        rest = ["--help" if word == "--help-all" else word for word in rest]
         note = (
             "--config FILE starts from a saved config.json instead of the recipe; "
             "--dry-run prints the resolved run and stops."
@@ -42,7 +48,7 @@ def parse(
         try:
             with contextlib.redirect_stderr(stderr):
                 config = tyro.cli(
-                    Config, prog=prog, default=base, args=rest, description=f"{description}\n\n{note}"
+                    Config, prog=prog, default=config, args=rest, description=f"{description}\n\n{note}"
                 )
             return config, dry_run
         except SystemExit as stop:

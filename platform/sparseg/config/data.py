@@ -121,6 +121,9 @@ class ImportConfig:
     tile_overlap_px: int = 0
     """Least overlap of neighbouring training tiles, pixels, at most half a tile; tiles of other splits never
     overlap."""
+    long_side_px: int = 0
+    """Working resolution: images with a longer side are resized to it at import, with their labels, and so is
+    what the network predicts; masks come at full size. 0 = off."""
 
     def __post_init__(self) -> None:
         drawn = {"data.random_pixels": self.random_pixels, "data.clicks_per_class": self.clicks_per_class}
@@ -147,6 +150,16 @@ class ImportConfig:
         )
         check_tiles(self.tile_px, self.tile_overlap_px, self.label)
         _check_group(self.val_group, self.val_split)
+        side, name = self.long_side_px, field("data.long_side_px")
+        require(
+            side == 0 or LEAST_TILE_PX <= side <= MOST_TILE_PX,
+            f"{name} must be 0 (off) or {LEAST_TILE_PX}..{MOST_TILE_PX} pixels, got {side}",
+        )
+        require(
+            side == 0 or self.tile_px == 0,
+            f"{name}={side} resizes the images that {field('data.tile_px')}={self.tile_px} would cut; leave "
+            "one of them out",
+        )
         require(self.stroke_px >= 1, f"{field('data.stroke_px')} must be >= 1, got {self.stroke_px}")
 
     @property

@@ -125,6 +125,13 @@ class LossConfig:
         """Whether a pairwise energy is part of what is minimised."""
         return self.pairwise_weight > 0 and "pairwise" in METHODS[self.method].terms
 
+    @property
+    def needs_labelled_pixels(self) -> bool:
+        """Whether a batch without a labelled pixel teaches nothing: no term looks at the other pixels, unless
+        at labels of the batch, too."""
+        looks_elsewhere = self.with_absent or self.with_only or self.with_tree or self.with_pairwise
+        return not (looks_elsewhere or (self.has_mixture and self.keeps_memory))
+
     def __post_init__(self) -> None:
         require(self.sigma > 0, f"loss.sigma must be > 0, got {self.sigma}")
         require(self.bandwidth > 0, f"loss.bandwidth must be > 0, got {self.bandwidth}")

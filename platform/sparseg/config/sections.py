@@ -27,6 +27,9 @@ class ModelConfig:
     weights: str = "none"
     """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
     network), or `none` (random, with a warning)."""
+    start: str | None = None
+    """A run or a checkpoint of sparseg whose whole network is the start, decoder and all: for a new round
+    with more labels of the same classes. `weights` is not read then."""
     output_stride: int = 8
     """Pixels of the image per cell of the deepest feature map: 8, 16 or 32. Not used with a plain
     transformer, whose cells are its patches."""

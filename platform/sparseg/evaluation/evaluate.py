@@ -129,7 +129,15 @@ def evaluate_part(
             records.append({**record, "unlabelled_pixels": int((truth == UNLABELLED).sum())})
 
     counts = count_split(
-        loaded.model, rows, num_classes, device=device, batches=batches, details=True, on_batch=note, **views
+        loaded.model,
+        rows,
+        num_classes,
+        device=device,
+        batches=batches,
+        details=True,
+        long_side_px=loaded.config.data.long_side_px,
+        on_batch=note,
+        **views,
     )
     return counts, records
 

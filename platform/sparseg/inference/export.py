@@ -208,7 +208,7 @@ A network for semantic segmentation, trained with sparseg. `hf download USER/NAM
 - method: `{config.loss.method}`
 - labels: `{config.data.label}`; {budget}
 - backbone: `{config.model.backbone}`, {stride}, started from {start}
-- training: {told[step]} steps of {config.optim.batch_size} crops, {config.data.crop_px} px a side
+- training: {told[step]} steps of {config.optim.batch_size} crops, {config.data.crop_px} px a side{working}
 - mIoU: {score} on split `{config.data.val_split}`, every image whole and unscaled
 - made with: {versions}
 
@@ -245,7 +245,7 @@ def _read(path: Path) -> dict[str, Any]:
 def model_card(loaded: Loaded, best: dict[str, Any], environment: dict[str, Any]) -> str:
     """README.md for the Hub.  best: the run's iou.json, which counts if it is of this very step and score;
     environment: its environment.json; {} where unknown."""
-    told, config, weights = _metadata(loaded), loaded.config, loaded.config.model.weights
+    told, config = _metadata(loaded), loaded.config
     iou = best["iou"] if (best.get("step"), best.get("miou")) == (int(told["step"]), told["miou"]) else {}
     shown = {key: f"{value:.4f}" for key, value in [*iou.items(), (None, told["miou"])] if value is not None}
     rows = [
@@ -260,11 +260,26 @@ def model_card(loaded: Loaded, best: dict[str, Any], environment: dict[str, Any]
         base_model=_base_model(config.model),
         budget=_budget(config.data, environment.get("labels", {})),
         stride=f"patches of {patch} pixels" if patch else f"output stride {config.model.output_stride}",
-        start={"none": "random weights", "timm": "timm's weights"}.get(weights, f"`{Path(weights).name}`"),
+        start=_start(config.model),
+        working=_working(config.data),
         score=shown.get(None, "unknown"),
         versions=", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown",
         classes="\n".join(rows),
     )
+
+
+def _start(config: ModelConfig) -> str:
+    """What the network started from, in words."""
+    if config.start is not None:
+        return f"the network of an earlier run (`{'/'.join(Path(config.start).parts[-2:])}`)"
+    weights = config.weights
+    return {"none": "random weights", "timm": "timm's weights"}.get(weights, f"`{Path(weights).name}`")
+
+
+def _working(config: DataConfig) -> str:
+    """The rest of the line on the training, '' for a network that sees images at their own size."""
+    side = config.long_side_px
+    return f", of images resized to a long side of {side} px; resize larger ones so" if side else ""
 
 
 def _base_model(config: ModelConfig) -> str:

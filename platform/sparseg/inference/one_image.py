@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from sparseg.data.drawing import Array
+from sparseg.data.working_size import working_size
 from sparseg.inference.images import read_image
 from sparseg.inference.predict import predict_strips
 from sparseg.inference.views import check_scene, check_views
@@ -30,7 +31,8 @@ def predict(
 
     Args:
         model: What `load_model` gives, or a network of `build_model` in evaluation mode; it predicts on the
-            device where it lies.
+            device where it lies.  With a working resolution (data.long_side_px) it sees a larger image
+            resized to that, and the results have the image's own size.
         image: A file, a Pillow image of 8 bits, or a uint8 array (H, W, 3) of RGB or (H, W) of grey values.
             A camera's turned picture (EXIF) is turned upright, also that of a Pillow image.
         scales: Sizes at which the network looks, whose probabilities are averaged.
@@ -56,12 +58,13 @@ def predict(
         raise ValueError("the network is in training mode, which would change it; call its .eval() first")
     check_views(window_px, stride_px, scales)
     image_HW3, named = _pixels(image)
-    check_scene(named, image_HW3.shape[:2], window_px)
+    long_side_px = model.config.data.long_side_px if isinstance(model, Loaded) else 0
+    check_scene(named, working_size(image_HW3.shape[:2], long_side_px), window_px)
     mask_HW = np.empty(image_HW3.shape[:2], np.uint8)
     confidence_HW = np.empty(image_HW3.shape[:2], np.float32)
     device, top = str(next(network.parameters()).device), 0
     views = {"scales": scales, "flip": flip, "window_px": window_px, "stride_px": stride_px}
-    for p_KrW in predict_strips(network, image_HW3, device, **views):
+    for p_KrW in predict_strips(network, image_HW3, device, long_side_px=long_side_px, **views):
         rows = slice(top, top + p_KrW.shape[1])
         mask_HW[rows], confidence_HW[rows] = p_KrW.argmax(0), p_KrW.max(0)
         top = rows.stop

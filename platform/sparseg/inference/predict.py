@@ -22,8 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from sparseg.common.files import checksum, write_atomically
 from sparseg.data import drawing, shards
 from sparseg.data.drawing import Array
+from sparseg.data.working_size import resized_image, working_size
+from sparseg.inference.full_size import enlarged_strips
 from sparseg.inference.images import list_images, read_image
-from sparseg.inference.predictions_csv import LIST_FILE, Listing, Row
+from sparseg.inference.predictions_csv import LIST_FILE, Listing, Row, cover_columns
 from sparseg.inference.views import SMALLEST_PX, Spread, check_scene, class_probabilities, probability_strips
 from sparseg.runs import checkpoint as checkpoints
 
@@ -97,9 +99,9 @@ def predict_folder(
     Where images of several folders have equal names, OUT mirrors their folders: OUT/siteA/STEM.png.
     ``images`` is a file, a folder (not its subfolders) or a glob pattern.  ``overlay`` adds
     STEM_overlay.jpg, ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.
-    OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, and the share
-    of pixels below 0.5.  What stands there with the same checkpoint and settings is not predicted again,
-    unless the image has changed.
+    OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, the share of
+    pixels below 0.5, and the share of pixels of each class.  What stands there with the same checkpoint and
+    settings is not predicted again, unless the image has changed.
     ``spread`` hands the work to workers; ``views`` go to `class_probabilities`.  An unreadable image, or
     one that is too large without window_px, is named on stderr, counted and skipped.
 
@@ -111,9 +113,10 @@ def predict_folder(
     loaded = checkpoints.load_model(checkpoint, "cpu" if spread is not None else _device())
     job = Job(str(checkpoint), str(folder), overlay, probabilities, views, _home_of(files))
     _check_outputs(files, folder, job)
-    listing = Listing(folder)
+    listing = Listing(folder, loaded.names)
+    columns = ["confidence", *cover_columns(loaded.names)]
     own = {file: listing.own(f"{job.stem(file)}.png", job.settings(file)) for file in files}
-    missing = [file for file in files if force or not _complete(own[file], folder, job)]
+    missing = [file for file in files if force or not _complete(own[file], columns, folder, job)]
     if not force:
         _refuse_existing(missing, folder, job, own)
     if len(missing) < len(files):
@@ -155,7 +158,8 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
     for file in files:
         try:
             image_HW3 = read_image(file)
-            check_scene(str(file), image_HW3.shape[:2], job.views.get("window_px"))
+            size = working_size(image_HW3.shape[:2], loaded.config.data.long_side_px)
+            check_scene(str(file), size, job.views.get("window_px"))
         except ValueError as error:
             yield {"error": str(error)}
             continue
@@ -163,9 +167,14 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         mask.parent.mkdir(parents=True, exist_ok=True)
         label_HW = np.empty(image_HW3.shape[:2], np.uint8)
         top, sure, unsure, kept = 0, 0.0, 0, []
-        for p_KrW in predict_strips(loaded.model, image_HW3, _device(), **job.views):
+        count_K = np.zeros(len(loaded.names), np.int64)
+        strips = predict_strips(
+            loaded.model, image_HW3, _device(), long_side_px=loaded.config.data.long_side_px, **job.views
+        )
+        for p_KrW in strips:
             confidence_rW = p_KrW.max(0)
-            label_HW[top : top + len(confidence_rW)] = p_KrW.argmax(0)
+            label_HW[top : top + len(confidence_rW)] = label_rW = p_KrW.argmax(0)
+            count_K += np.bincount(label_rW.ravel(), minlength=len(count_K))
             top += len(confidence_rW)
             sure += float(confidence_rW.sum(dtype=np.float64))
             unsure += int((confidence_rW < UNSURE).sum())
@@ -180,25 +189,39 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
             write_atomically(mask.with_name(f"{file.stem}.npz"), buffer.getvalue())
         write_atomically(mask, shards.encode_label(label_HW, loaded.palette))
         shares = {"confidence": sure / label_HW.size, "unsure": unsure / label_HW.size}
-        yield job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
+        row = job.row(file, "") | {name: f"{share:.4f}" for name, share in shares.items()}
+        # six decimals: 0.0001 of a photograph of 12 megapixels is 1,200 pixels
+        covers = (f"{count / label_HW.size:.6f}" for count in count_K)
+        yield row | dict(zip(cover_columns(loaded.names), covers, strict=True))
 
 
 @torch.inference_mode()
 def predict_image(
-    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
+    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", *, long_side_px: int = 0, **views: Any
 ) -> NDArray[np.float32]:
-    """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size."""
+    """Class probabilities (K, H, W) float32 of one image (H, W, 3) uint8 of any size.
+
+    long_side_px: the network's working resolution, to which a larger image is resized; 0 = none.
+    """
     H, W, _ = image_HW3.shape
+    if working_size((H, W), long_side_px) != (H, W):
+        strips = predict_strips(model, image_HW3, device, long_side_px=long_side_px, **views)
+        return np.concatenate(list(strips), 1)
     p_1KHW = class_probabilities(model, _padded(image_HW3, device), **views)
     return np.ascontiguousarray(p_1KHW[0, :, :H, :W].float().cpu().numpy())
 
 
 @torch.inference_mode()
 def predict_strips(
-    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", **views: Any
+    model: torch.nn.Module, image_HW3: Array, device: str = "cpu", *, long_side_px: int = 0, **views: Any
 ) -> Iterator[NDArray[np.float32]]:
     """`predict_image` from the top down, (K, some rows, W) at a time: see `probability_strips`."""
     H, W, _ = image_HW3.shape
+    size = working_size((H, W), long_side_px)
+    if size != (H, W):
+        p_Khw = torch.from_numpy(predict_image(model, resized_image(image_HW3, size), device, **views))
+        yield from (p_KrW.numpy() for p_KrW in enlarged_strips(p_Khw, (H, W)))
+        return
     row = 0
     for p_1KrW in probability_strips(model, _padded(image_HW3, device), **views):
         if row < H:
@@ -238,8 +261,8 @@ def _kinds_of(row: Row | None, job: Job) -> list[str]:
     return list(dict.fromkeys(before + job.kinds[1:]))
 
 
-def _complete(row: Row | None, folder: Path, job: Job) -> bool:
-    if row is None or not row["confidence"]:
+def _complete(row: Row | None, columns: Sequence[str], folder: Path, job: Job) -> bool:
+    if row is None or not all(row.get(column) for column in columns):
         return False
     stem, written = row["mask"].removesuffix(".png"), {".png", *row["also"].split()}
     return all(kind in written and (folder / f"{stem}{kind}").is_file() for kind in job.kinds)

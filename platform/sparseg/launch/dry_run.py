@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from sparseg.common import object_store
 from sparseg.config import UNLABELLED, Config, to_dict
 from sparseg.data import shards
-from sparseg.data.loader import Microbatches, NumberedRows, TrainingSamples, collate
+from sparseg.data.loader import Microbatches, NumberedRows, TrainingSamples
 from sparseg.data.node_shards import Node
+from sparseg.data.row_order import rows_of_step
 from sparseg.launch.prepare import prepare
 from sparseg.network import segmenter
 from sparseg.runs import log
-from sparseg.train import schedule
+from sparseg.train import label_watch, schedule
+
+CROPS = 32
+"""Crops of the run that are looked at for their labels."""
 
 
 def print_plan(config: Config) -> None:
-    """Print six lines (dataset, splits, classes, batch, parameters, steps), then the resolved configuration;
-    nothing is trained.  Raises ValueError as the run would."""
+    """Print a few lines (dataset, splits, classes, batch, labels, parameters, steps), then the resolved
+    configuration; nothing is trained.  The labels of a dataset in an object store are not looked at.
+
+    Raises ValueError as the run would.
+    """
     config, dataset = prepare(config)
     described = shards.describe(dataset, cache=config.data.cache)
     num_rows = described.rows[config.data.train_split]
@@ -29,7 +34,9 @@ def print_plan(config: Config) -> None:
     print(f"dataset      {dataset}")
     print(f"splits       {rows} images")
     print(f"classes      {len(described.names)}: {', '.join(described.names)}")
-    print(f"batch        {_batch(config, dataset, num_rows, len(described.names))}")
+    print(f"batch        {_batch(config, num_rows)}")
+    if not object_store.is_url(dataset):  # its shards are not copied for this
+        _print_labels(config, labelled_pixels(config, shards.open(dataset)))
     print(f"parameters   {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M")
     print(f"steps        {steps.total_steps} ({steps.epoch(steps.total_steps):.2f} epochs)")
     print(log.json_text(to_dict(config)))
@@ -45,11 +52,11 @@ def first_step_keys(config: Config, num_rows: int) -> list[list[list[tuple[int, 
     ]
 
 
-def _batch(config: Config, dataset: str | Path, num_rows: int, num_classes: int) -> str:
-    """The first step's batch in words, with the shape and the labels of worker 0's first pass."""
+def _batch(config: Config, num_rows: int) -> str:
+    """The first step's batch in words, with the shape of worker 0's first pass."""
     keys = first_step_keys(config, num_rows)
     counts = ["+".join(str(len(batch)) for batch in passes) for passes in keys]
-    first, side = keys[0][0], config.data.crop_px
+    side = config.data.crop_px
     text = f"{sum(len(batch) for passes in keys for batch in passes)} images: "
     if len(set(counts)) == 1:
         text += f"{counts[0]} on each of {len(counts)} workers" if len(counts) > 1 else f"{counts[0]} at once"
@@ -59,13 +66,23 @@ def _batch(config: Config, dataset: str | Path, num_rows: int, num_classes: int)
         text = text.replace(" at once", "") + f", in {config.optim.accumulate} passes"
     if config.data.sharding == "node":
         text += "; each node's from its own shards"
-    if object_store.is_url(dataset):  # its shards are not copied for this
-        return f"{text}; a pass of worker 0: image ({len(first)}, 3, {side}, {side}) uint8"
-    split = shards.open(dataset).splits[config.data.train_split]
-    samples = TrainingSamples(NumberedRows(split, 0), num_classes, config.data, config.run.seed)
-    batch = collate([samples[key] for key in first])
-    labelled_B = np.sort((batch.label_BHW.numpy() < UNLABELLED).sum((1, 2)))
-    return (
-        f"{text}; a pass of worker 0: image {tuple(batch.image_B3HW.shape)} uint8, labelled pixels a crop "
-        f"{labelled_B[0]} to {labelled_B[-1]}, median {np.median(labelled_B):g}"
+    return f"{text}; a pass of worker 0: image ({len(keys[0][0])}, 3, {side}, {side}) uint8"
+
+
+def labelled_pixels(config: Config, opened: shards.ShardedDataset) -> np.ndarray:
+    """Labelled pixels of each of the first CROPS crops that a run would train on, ascending."""
+    split = opened.splits[config.data.train_split]
+    samples = TrainingSamples(NumberedRows(split, 0), len(opened.names), config.data, config.run.seed)
+    keys = rows_of_step(config.run.seed, 0, len(split), CROPS)
+    return np.sort([np.count_nonzero(samples[key][1] < UNLABELLED) for key in keys])
+
+
+def _print_labels(config: Config, labelled: np.ndarray) -> None:
+    """Print how many labels a crop holds, and what to do where most hold none that the loss needs."""
+    bare = np.mean(labelled == 0)
+    print(
+        f"labels       {labelled[0]} to {labelled[-1]} labelled pixels a crop, median "
+        f"{np.median(labelled):g}; {bare:.0%} of {len(labelled)} crops hold none"
     )
+    if bare > 0.5 and config.loss.needs_labelled_pixels:
+        print(f"note: such crops teach nothing; {label_watch.remedy(config.data)}")

@@ -12,7 +12,7 @@ from typing import Any
 from sparseg.common import object_store
 from sparseg.config import Config, ModelConfig
 from sparseg.data import importers, shards
-from sparseg.runs import checkpoint, log, store
+from sparseg.runs import checkpoint, log, new_round, store
 from sparseg.train import schedule
 
 
@@ -46,7 +46,9 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
         config,
         data=data,
         model=dataclasses.replace(
-            config.model, weights=weights if weights in ("none", "timm") else _absolute(weights)
+            config.model,
+            weights=weights if weights in ("none", "timm") else _absolute(weights),
+            start=config.model.start and _absolute(config.model.start),
         ),
         run=dataclasses.replace(config.run, storage=place),
     )
@@ -54,18 +56,21 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     store.pull(config)
     if not config.run.fresh:
         checkpoint.refuse_other_run(config)
-    check_network(config.model, config.data.crop_px)
+    check_network(new_round.untrained(config.model), config.data.crop_px)
     storage, *older = imports or (str(config.folder.parent),)
     dataset = importers.prepare(config.data, storage, older=older)
     found = shards.describe(dataset, cache=config.data.cache)
     for split in (config.data.train_split, *([config.data.val_split] if config.data.validates else [])):
         if found.rows[split] == 0:
             raise ValueError(f"{dataset}: split {split!r} has no images")
+    side = found.report.get("long_side_px", config.data.long_side_px)  # recorded: predictions want it, too
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, long_side_px=side))
     _refuse_unlabelled(found, config)
     if not config.run.fresh:
         checkpoint.refuse_other_classes(config.folder, found.names)
-        if changes := _other_data(found, config):
-            print(f"note: {changes}")
+        _refuse_or_note_other_data(found, config)
+    if config.model.start is not None and (config.run.fresh or not checkpoint.all_of(config.folder)):
+        config = _from_a_network(config, config.model.start, found.names)
     if config.loss.class_balance:
         shards.labelled_pixels(found, config.data.train_split)
     return config, dataset
@@ -82,25 +87,57 @@ def _refuse_unlabelled(found: shards.Description, config: Config) -> None:
         )
 
 
-def _other_data(found: shards.Description, config: Config) -> str:
-    """Say how the data differ from those that the run in STORAGE/NAME was last trained with; empty if they
-    do not, or nobody knows."""
+def _from_a_network(config: Config, start: str, names: Sequence[str]) -> Config:
+    """The configuration with model.start as the checkpoint that it means now.  Raises ValueError if its
+    network does not fit."""
+    from sparseg.network import segmenter
+
+    path = str(new_round.resolve(start))
+    network = segmenter.build(new_round.untrained(config.model), len(names), quiet=True)
+    new_round.load(network, path, names)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, start=path))
+
+
+def _refuse_or_note_other_data(found: shards.Description, config: Config) -> None:
+    """Raise ValueError if the run in STORAGE/NAME has ended, with other data than these; print a note if it
+    has not, and would go on with them."""
     path = config.folder / "environment.json"
-    if not checkpoint.all_of(config.folder) or not path.is_file():
-        return ""
+    saved = checkpoint.all_of(config.folder)
+    if not saved or not path.is_file():
+        return
     told = log.read_json(path)
+    changes = _changes(found, config, told)
+    if not changes:
+        return
+    images = (told.get("labels", {}).get("images"), found.rows[config.data.train_split])
+    length = min(schedule.plan(config, count).total_steps for count in images if count)
+    if saved[-1].name >= checkpoint.name_of(length):
+        raise ValueError(
+            f"{config.folder} holds a finished run, and its data have changed since: {changes}; train anew "
+            "with --run.fresh (moves the old run aside), or begin a new round from its network with "
+            f"--model.start {config.folder} and another --run.name"
+        )
+    print(
+        f"note: the run goes on with other data than it began with: {changes}; --run.fresh trains anew on "
+        "them (moves the old run aside)"
+    )
+
+
+def _changes(found: shards.Description, config: Config, told: dict[str, Any]) -> str:
+    """Say how the data differ from those that a run's environment.json tells of; empty if they do not, or
+    nobody knows."""
     before, now = told.get("data_fingerprint"), found.report.get("fingerprint")
     if None in (before, now) or before == now:
         return ""
     then, counts = told.get("labels", {}), shards.label_counts(found, config.data.train_split)
-    what = {"images": "rows", "pixels": "labelled pixels"}
+    what = {"images": "images", "pixels": "labelled pixels"}
     changed = [
         f"{config.data.train_split} {word} {then[name]:,} -> {counts[name]:,}"
         for name, word in what.items()
         if None not in (then.get(name), counts[name]) and then[name] != counts[name]
     ]
     how = ", ".join(changed) or "as many images and labels, of other files or settings"
-    return f"the run goes on with other data than it began with: {how} (fingerprint {before} -> {now})"
+    return f"{how} (fingerprint {before} -> {now})"
 
 
 @functools.cache
@@ -112,11 +149,15 @@ def check_network(network: ModelConfig, crop_px: int) -> None:
 
 
 def move_aside(config: Config) -> Config:
-    """Rename the earlier run of this name, if any -> configuration that no longer asks for it."""
-    aside = store.move_aside(config)
+    """Rename the earlier run of this name, if any -> configuration that no longer asks for it, and finds a
+    model.start that was in it where it is now."""
+    aside, model = store.move_aside(config), config.model
     if aside is not None:
         print(f"moved the earlier run to {aside}")
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, fresh=False))
+        if model.start is not None and Path(model.start).is_relative_to(config.folder):
+            moved = Path(aside) / Path(model.start).relative_to(config.folder)
+            model = dataclasses.replace(model, start=str(moved))
+    return dataclasses.replace(config, model=model, run=dataclasses.replace(config.run, fresh=False))
 
 
 def _absolute(path: str) -> str:

@@ -82,7 +82,13 @@ def load_backbone(config: ModelConfig) -> Backbone:
     except BUILD_ERRORS as error:
         if stride != own_stride and not _has_stride(name, stride):
             raise _no_such_stride(name, stride, own_stride) from error
-        reason = one_line(error)[:240]
+        reason = one_line(error)
+        if found := re.search(r"size mismatch for (\S+): \D+(\[[\d, ]*\])\D+(\[[\d, ]*\])", reason):
+            raise ValueError(
+                f"model.weights={config.weights} does not fit {name}: {found[1]} is {found[2]} there, "
+                f"{found[3]} in the network{_named_in(config.weights, name)}"
+            ) from error
+        reason = reason[:240]
         raise ValueError(f"model.backbone={name} with {asked} cannot be built: {reason}") from error
     if stride != own_stride and network.feature_info.reduction()[-1] != stride:
         raise _no_such_stride(name, stride, own_stride)
@@ -114,8 +120,16 @@ def _refuse_missing(config: ModelConfig, network: nn.Module, messages: list[str]
     if missing:
         raise ValueError(
             f"model.weights={config.weights} does not fit {config.backbone}: it lacks {len(missing)} of its "
-            f"tensors, {', '.join(missing[:3])}"
+            f"tensors, {', '.join(missing[:3])}{_named_in(config.weights, config.backbone)}"
         )
+
+
+def _named_in(weights: str, backbone: str) -> str:
+    """Name timm's network after which a file of weights is called, if it is another one."""
+    stem = Path(weights).name.lower()
+    named = [name for name in timm.list_models() if stem == name or stem.startswith((f"{name}.", f"{name}-"))]
+    likely = max(named, key=len, default=backbone)
+    return "" if likely == backbone else f"; by its name the file is of {likely}: --model.backbone {likely}"
 
 
 # ---------------------------------------------------------------------------------------- strides and sizes

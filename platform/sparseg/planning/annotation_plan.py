@@ -13,7 +13,7 @@ import numpy as np
 
 from sparseg.planning import learning_curve
 from sparseg.planning.learning_curve import Floats, Law
-from sparseg.runs.records import RunRecord, differing_fields, read_run
+from sparseg.runs.records import RunRecord, differing_fields, read_run, runs_in
 
 BUDGET_FIELDS = ("data.random_pixels", "data.clicks_per_class", "data.keep_labels")
 NOT_THE_METHOD = (
@@ -73,13 +73,16 @@ class Cost:
 
 
 def run_folders(path: Path) -> list[Path]:
-    """The runs of a sweep's finished trials, or the run itself.  Raises ValueError for anything else."""
+    """Give the runs of a sweep's finished trials, a run itself, or those that lie in a folder.
+
+    Raises ValueError for anything else.
+    """
     results = path / "results.json"
     if results.is_file():
         trials = json.loads(results.read_text())["trials"]
         folders = [path / Path(trial["folder"]).name for trial in trials if trial["state"] == "finished"]
         return [run for folder in folders for run in sorted(folder.glob("seed_*")) or [folder]]
-    return [path]
+    return runs_in(path)
 
 
 def labels_per_image(run: RunRecord) -> float:

@@ -96,7 +96,8 @@ def _row(
 ) -> dict[str, Array]:
     image_HW3 = shards.decode_image(record["image"]["bytes"])
     device = str(next(loaded.model.parameters()).device)
-    p_KHW = predict.predict_image(loaded.model, image_HW3, device, **views)
+    long_side_px = loaded.config.data.long_side_px
+    p_KHW = predict.predict_image(loaded.model, image_HW3, device, long_side_px=long_side_px, **views)
     label_HW = shards.decode_label(record["label"]["bytes"])
     return draw(image_HW3, label_HW, p_KHW.argmax(0).astype(np.uint8), loaded.palette)
 

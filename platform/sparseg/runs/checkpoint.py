@@ -148,7 +148,7 @@ def commit() -> str:
 
 
 FREE_TO_CHANGE = {
-    "model": ("weights",),  # the checkpoint holds what came of them
+    "model": ("weights", "start"),  # the checkpoint holds what came of them
     "data": (
         "root",
         "layout",
@@ -158,6 +158,7 @@ FREE_TO_CHANGE = {
         "skip_bad",
         "unannotated",
         "label_path",
+        "long_side_px",  # of the dataset, whose fingerprint tells
     ),
     "optim": ("skip_nonfinite",),
     "resources": None,

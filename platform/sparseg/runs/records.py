@@ -27,6 +27,27 @@ class RunRecord:
     notes: list[str]
 
 
+RUN_FILES = ("config.json", "metrics.jsonl", "model.safetensors")
+"""One of them is in every run folder, or in a checkpoint's own."""
+
+
+def runs_in(path: Path) -> list[Path]:
+    """Give the path itself if it is a run or a checkpoint, else the runs that lie in it, by name.
+
+    Raises ValueError if there is none.
+    """
+    found = [path] if _is_run(path) else sorted(child for child in path.glob("*") if _is_run(child))
+    if not found:
+        raise ValueError(
+            f"{path}: not a run folder (no config.json and no metrics.jsonl in it), and none lies in it"
+        )
+    return found
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in RUN_FILES)
+
+
 def read_run(folder: Path) -> RunRecord:
     """Everything a run folder tells, or a checkpoint of itself.  Raises ValueError if it is neither."""
     if (folder / "model.safetensors").is_file():

@@ -26,6 +26,7 @@ from sparseg.evaluation.counts import count_split
 from sparseg.evaluation.metrics import scores
 from sparseg.losses.mixture import Memory
 from sparseg.runs import store
+from sparseg.train.label_watch import LabelWatch
 from sparseg.train.schedule import rate_factor
 from sparseg.train.state import TrainingState, save, start
 
@@ -40,8 +41,8 @@ def train_step(
     class_weight_K: Tensor | None = None,
     memory: Memory | None = None,
 ) -> dict[str, Tensor]:
-    """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's) and
-    grad_norm.
+    """One optimizer step over this rank's passes -> loss terms (mean over ranks = the global batch's),
+    grad_norm, and labelled_pixels of the global batch.
 
     Nothing here waits for the device but optim.skip_nonfinite, and the tree energy for its trees.
     """
@@ -81,7 +82,7 @@ def train_step(
     if not config.optim.skip_nonfinite or sums["grad_norm"].isfinite():
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return sums
+    return sums | {"labelled_pixels": counts[0]}
 
 
 def validate(state: TrainingState) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def advance(state: TrainingState, model: nn.Module) -> tuple[dict[str, Tensor], float]:
-    """Make the next step -> (loss terms and grad_norm, still on the device; the backbone's learning rate)."""
+    """Make the next step -> (what `train_step` gives, still on the device; the backbone's learning rate)."""
     config, optim, step = state.config, state.config.optim, state.step
     model.train()
     torch.manual_seed(step_seed(config.run.seed, step, state.rank))
@@ -200,11 +201,13 @@ def loop(
     """A step after the other, and at the steps that ask for it a line, a validation, a checkpoint."""
     config, schedule, log = state.config, state.schedule, state.log
     model = parallel(state.network, config)
+    watch = LabelWatch(config, state.step, schedule.total_steps)
     finite: list[Tensor] = []  # a flag for every step since the last line
     stopping, saved_s, limit = False, time.monotonic(), config.optim.skip_nonfinite
     while state.step < schedule.total_steps and not stopping:
         values, rate = advance(state, model)
         state.watchdog.beat()
+        watch.note(state.step, values.pop("labelled_pixels"))
         finite.append(values["total"].isfinite() & values["grad_norm"].isfinite())
         step, epoch = state.step, schedule.epoch(state.step)
         validates = schedule.validates(step)

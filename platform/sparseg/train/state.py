@@ -21,7 +21,7 @@ from sparseg.data import loader, shards
 from sparseg.data.node_shards import Node
 from sparseg.losses.mixture import Memory
 from sparseg.network import batch_norm, segmenter
-from sparseg.runs import checkpoint, store
+from sparseg.runs import checkpoint, new_round, store
 from sparseg.runs.background_save import Saver
 from sparseg.runs.log import RunLog
 from sparseg.train.schedule import Plan, make_optimizer, plan
@@ -68,12 +68,15 @@ class TrainingState:
 def start(
     config: Config, data: shards.ShardedDataset, *, rank: int, node: Node, device: torch.device
 ) -> Iterator[TrainingState]:
-    """Within: the state as of the newest sound checkpoint in STORAGE/NAME, or as the seed gives it.
+    """Within: the state as of the newest sound checkpoint in STORAGE/NAME, or as the seed or model.start
+    gives it.
 
     node: where this rank stands.  At the end a checkpoint that is still being written is waited for.
     """
     schedule = plan(config, data.rows[config.data.train_split])
     network = initial_network(config, len(data.names), device, quiet=rank > 0)
+    if config.model.start is not None and not checkpoint.all_of(config.folder):
+        new_round.load(network, config.model.start, data.names)  # a run that goes on may outlive it
     memory = class_weight_K = None
     if config.loss.class_balance:
         pixels_K = shards.labelled_pixels(data, config.data.train_split)
@@ -116,7 +119,9 @@ def initial_network(
 ) -> segmenter.Segmenter:
     """The network as the seed gives it, on the device, with batch norms for the global batch."""
     torch.manual_seed(config.run.seed)
-    network = segmenter.build(config.model, num_classes, quiet=quiet).to(device)
+    model = new_round.untrained(config.model)
+    quiet = quiet or config.model.start is not None
+    network = segmenter.build(model, num_classes, quiet=quiet).to(device)
     if config.optim.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if world_size() > 1 or device.type == "cpu":  # on a CPU ours is also the more accurate one, at any size

@@ -16,9 +16,11 @@ from sparseg.data.importers.readers import read_strokes
 from sparseg.data.importers.readers.image_names import resolve
 from sparseg.data.importers.source import Item, Source, recipe_of
 from sparseg.data.importers.tags_and_boxes import draw_boxes, draw_tags
-from sparseg.data.importers.turning import Frame, fitted, remedy
+from sparseg.data.importers.turning import Frame, fitted, refuse_other_size, remedy
+from sparseg.data.label_places import resized_label
 from sparseg.data.strokes import Annotations, stored
 from sparseg.data.strokes import draw as draw_strokes
+from sparseg.data.working_size import scaled
 
 SPARSE_HINT = f"declare the unlabelled value with {flag('data.unlabelled_code')}, or correct classes.txt"
 
@@ -58,9 +60,9 @@ class Annotator:
         count: Counter[str],
         split: str = "train",
     ) -> Annotation:
-        """Label (H, W) uint8 with codes, and the strokes it was drawn from.
+        """Label (H, W) uint8 with codes, and the strokes it was drawn from, both of the frame's working size.
 
-        `mask_HW` (H, W) is the dense mask with codes, where there is one; `frame` the image's; `count`
+        `mask_HW` (H, W) is the dense mask of that size, where there is one; `frame` the image's; `count`
         receives what became of points, strokes, tags, boxes and label maps.  Raises BadFileError for an image
         that has no annotation, or an unreadable one; ValueError for one that cannot be right.
         """
@@ -72,7 +74,11 @@ class Annotator:
         if self.table is not None:
             assert item.label is not None
             label_HW = read_label(item.label, self.table, SPARSE_HINT, is_stored=self.is_stored)
-            return fitted(label_HW, frame, count), []
+            label_HW = fitted(label_HW, frame, count)
+            refuse_other_size(label_HW.shape, frame, item.label, item.image)
+            if frame.working != frame.size:
+                label_HW = resized_label(label_HW, frame.working, dense=False)
+            return label_HW, []
         assert mask_HW is not None
         return mask_HW, []
 
@@ -92,7 +98,8 @@ class Annotator:
                 f"{remedy(stated, frame, 'use the image that was annotated')}"
             )
         draw = {"tag": draw_tags, "box": draw_boxes}.get(self.label, draw_strokes)
-        label_HW, drawn = draw(annotated.strokes[key], frame.size, count)
+        strokes = [scaled(stroke, frame.size, frame.working) for stroke in annotated.strokes[key]]
+        label_HW, drawn = draw(strokes, frame.working, count)
         return label_HW, stored(drawn)
 
 

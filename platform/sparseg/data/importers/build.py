@@ -47,6 +47,7 @@ def import_source(
         notes=(*source.notes, *annotate.notes),
         val_labels=None if "val" not in source.splits else "sparse" if source.val_from_labels else "dense",
         tiles=tiles_of(config),
+        long_side_px=config.long_side_px or None,
     )
     palette = layouts.PALETTES.get(source.layout)
     if palette is not None and len(palette) != len(source.names):

@@ -122,7 +122,8 @@ def sparse_encoding(
 
     Undeclared: 254 present means our own codes; else K present means K unlabelled and 255 void (AGMM), or,
     where 0 covers most of nearly every file and 1..K all occur, 0 unlabelled and v class v-1 (ilastik,
-    napari, QuPath); else 255 means unlabelled (ScribbleSup).  The layout's own `rule` goes before.
+    napari, QuPath), or 255 unlabelled and v class v-1 where 0 occurs nowhere; else 255 means unlabelled
+    (ScribbleSup).  The layout's own `rule` goes before.
 
     Raises ValueError for a declared code that is a class or occurs nowhere, for labels without any unlabelled
     pixel, and where two readings are possible.
@@ -144,6 +145,8 @@ def sparse_encoding(
         return {**table, UNLABELLED: UNLABELLED}, f"found: 254 = unlabelled{white}"
     if count_256[K] and count_256[0] > count_256[K]:
         return _from_1(count_256, mostly_0, names, files)
+    if count_256[K] and not count_256[0] and count_256[IGNORED] > count_256[K] and not is_binary:
+        return _from_1_on_255(count_256, names, files)
     if count_256[K]:
         return {**table, K: UNLABELLED}, f"found: {K} = unlabelled{white} (AGMM kind)"
     if count_256[IGNORED] and not is_binary:
@@ -192,6 +195,10 @@ def _declared(code: int, table: dict[int, int], count_256: np.ndarray, files: li
         )
     if code == 0:
         return _shifted(K), "declared: 0 = unlabelled, value v is class v-1, 255 = void"
+    if code == IGNORED and count_256[K] and not count_256[0]:
+        return _shifted_on_255(
+            K
+        ), f"declared: 255 = unlabelled; {K} occurs and 0 does not: value v is class v-1"
     return {**table, code: UNLABELLED}, f"declared: {code} = unlabelled"
 
 
@@ -222,6 +229,28 @@ def _from_1(count_256: np.ndarray, mostly_0: int, names: list[str], files: list[
         f"{files[0].parent}: 0 covers {share:.1%} of {len(files)} label files and the values reach {K}, so 0 "
         f"is unlabelled and v is class v-1, say {flag('data.unlabelled_code')} 0; or 0 is class {names[0]!r} "
         f"and {K} is unlabelled, say {flag('data.unlabelled_code')} {K}"
+    )
+
+
+def _shifted_on_255(num_classes: int) -> dict[int, int]:
+    """Give the table of labels that count from 1 where 255 is unlabelled."""
+    return {**{k + 1: k for k in range(num_classes)}, IGNORED: UNLABELLED}
+
+
+def _from_1_on_255(count_256: np.ndarray, names: list[str], files: list[Path]) -> Encoding:
+    """Give the encoding of labels without 0 where 255 covers more than K does, if only one is possible.
+
+    Raises FieldError with both readings if they are.
+    """
+    K = len(names)
+    if count_256[1 : K + 1].all() and not count_256[K + 1 : IGNORED].any():
+        return _shifted_on_255(K), (
+            f"found: 255 = unlabelled, value v is class v-1 (1..{K} all occur, and 0 nowhere)"
+        )
+    raise FieldError(
+        f"{files[0].parent}: no label is 0 and the values reach {K}, so 255 is unlabelled and v is class "
+        f"v-1, say {flag('data.unlabelled_code')} 255; or {K} is unlabelled and 255 is void, say "
+        f"{flag('data.unlabelled_code')} {K}"
     )
 
 

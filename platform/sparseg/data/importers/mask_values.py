@@ -69,16 +69,23 @@ def refuse_doubtful_masks(source: Source, config: ImportConfig) -> None:
             f"{source.names[-1]!r}, occurs in none, as in masks that count from 0; say "
             f"{flag('data.mask_values')} from-1 or from-0"
         )
-    if K != 2 or source.dense_table.get(IGNORED) != IGNORED:
+    if K < 2 or source.dense_table.get(IGNORED) != IGNORED:
         return
     for split in source.splits:
         total_256 = np.zeros(256, dtype=np.int64)
         for count_256 in _counts(source, split):
             total_256 += count_256
-            if total_256[1]:
+            if total_256[1:K].any():
                 break
+        where = f"{source.root}, dense masks of split {split!r}"
         if is_white_in_doubt(total_256, K):
-            raise FieldError(f"{source.root}, dense masks of split {split!r}: {white_in_doubt(source.names)}")
+            raise FieldError(f"{where}: {white_in_doubt(source.names)}")
+        if source.dense_table == identity(K) and set(np.flatnonzero(total_256)) == {0, IGNORED}:
+            raise FieldError(
+                f"{where}: 0 and 255 are the only values, so none of the classes {source.names[1]!r} to "
+                f"{source.names[-1]!r} occurs, as in black and white masks of one class; write the ids "
+                f"0..{K - 1}, or say {flag('data.mask_values')} from-0 if 255 really is void"
+            )
 
 
 def _counts(source: Source, split: str) -> Iterator[np.ndarray]:

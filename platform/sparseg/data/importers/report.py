@@ -32,6 +32,8 @@ class ImportReport:
     """Labels of the validation split: dense or sparse (clicks of held-out images); None where nobody said."""
     tiles: Mapping[str, int] | None = None
     """tile_px and tile_overlap_px, if larger images were cut."""
+    long_side_px: int | None = None
+    """Long side to which larger images were resized, with their annotation; None: they were not."""
     drawn: Mapping[str, Any] | None = None
     """How `sparsify` drew the training labels from the dense masks of another dataset, if it did."""
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)

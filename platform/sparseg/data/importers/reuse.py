@@ -22,6 +22,14 @@ def refuse_settled(given: shards.Description, data: DataConfig) -> None:
             f"{field('data.tile_overlap_px')}={data.tile_overlap_px}; tiles are cut at import: leave these "
             "out, or import the raw data again"
         )
+    side = ImportReport.from_dict(given.report).long_side_px or 0
+    if data.long_side_px not in (0, side):
+        how = f"resized to a long side of {side} pixels" if side else "as they are"
+        raise FieldError(
+            f"{given.source}: its images were imported {how}, but {field('data.long_side_px')}="
+            f"{data.long_side_px}; images are resized at import: leave {flag('data.long_side_px')} out, or "
+            "import the raw data again"
+        )
     read_at_import = {
         "data.label_path": (data.label_path, None),
         "data.unlabelled_code": (data.unlabelled_code, None),

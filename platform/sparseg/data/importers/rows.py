@@ -17,7 +17,9 @@ from sparseg.data.importers.label_pngs import BadFileError, read_coloured, read_
 from sparseg.data.importers.readers.labelmap import read_labelmap
 from sparseg.data.importers.source import POOL, Item, Source
 from sparseg.data.importers.tags_and_boxes import present
-from sparseg.data.importers.turning import Frame, Size, fitted, remedy
+from sparseg.data.importers.turning import Frame, fitted, refuse_other_size
+from sparseg.data.label_places import resized_label
+from sparseg.data.working_size import resized_image
 
 DENSE_HINT = (
     "correct classes.txt or the mask, or say what the values are with "
@@ -34,17 +36,9 @@ def _dense_hint(source: Source) -> str:
     return hint
 
 
-def _refuse_other_size(size: Size, frame: Frame, file: Path | None, image: Path) -> None:
-    if size != frame.size:
-        must = "they must be of one size (width x height)"
-        raise FieldError(
-            f"{file}: label is {size[1]}x{size[0]} pixels but its image {image} is "
-            f"{frame.size[1]}x{frame.size[0]}; {remedy(size, frame, must)}"
-        )
-
-
 def _read_mask(item: Item, frame: Frame, source: Source, is_stored: bool, count: Counter[str]) -> Any:
-    """Read the dense mask of an image as label (H, W) with codes; None if it has none."""
+    """Read the dense mask of an image as label (H, W) with codes, of the frame's working size; None if it has
+    none."""
     if item.mask is None:
         return None
     if source.labelmap is not None:
@@ -53,8 +47,8 @@ def _read_mask(item: Item, frame: Frame, source: Source, is_stored: bool, count:
     else:
         mask_HW = read_label(item.mask, source.dense_table, _dense_hint(source), is_stored=is_stored)
     mask_HW = fitted(mask_HW, frame, count)
-    _refuse_other_size(mask_HW.shape, frame, item.mask, item.image)
-    return mask_HW
+    refuse_other_size(mask_HW.shape, frame, item.mask, item.image)
+    return resized_label(mask_HW, frame.working, dense=True) if frame.working != frame.size else mask_HW
 
 
 def rows(
@@ -75,8 +69,8 @@ def rows(
     for item in items:
         try:
             data, image_HW3 = _read_image(item.image, config)
-            shape = image_HW3.shape[:2]
-            frame = Frame(shape, shards.orientation_of(data))
+            frame = Frame(image_HW3.shape[:2], shards.orientation_of(data), config.long_side_px)
+            shape = frame.working
             is_cut = tiles.is_cut(shape, config, is_train=split == "train")
             mask = _read_mask(item, frame, source, config.orientation == "stored", total.extra)
             strokes: list[dict[str, Any]] = []
@@ -85,7 +79,6 @@ def rows(
                 label = np.full(shape, UNLABELLED, dtype=np.uint8)
             elif (split == "train" or source.val_from_labels) and not (is_cut and config.draws_clicks):
                 label, strokes = annotate(item, mask, frame, total.extra, split)
-                _refuse_other_size(label.shape, frame, item.label, item.image)
         except BadFileError as error:
             if not config.skip_bad:
                 raise FieldError(
@@ -112,6 +105,10 @@ def rows(
                 yield tile
             continue
         total.add(label, known)
+        if shape != frame.size:
+            total.extra["images_resized"] += 1
+            yield {**row, "image": tiles.encoded(resized_image(image_HW3, shape), config.store)}
+            continue
         yield {**row, "image": _stored(data, image_HW3, config.store)}
     facts |= {"summary": total.state(), "refused": refused}
 

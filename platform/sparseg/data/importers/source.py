@@ -195,7 +195,9 @@ def attach(source: Source, config: ImportConfig) -> Source:
         if not items:
             passed = [note for note in source.notes if PASSED_OVER in note]
             why = "; ".join(passed) or "check its list or image folder"
-            raise ValueError(f"{source.root}: no rows in split {split!r}; {why}")
+            if split == "val" and len(source.splits.get("train", ())) == 1:
+                why = f"one image cannot train and validate; add some, or say {flag('data.val_split')} none"
+            raise FieldError(f"{source.root}: no rows in split {split!r}; {why}")
         absent = [item.image for item in items if not config.skip_bad and not item.image.is_file()]
         if absent:
             raise FieldError(

@@ -261,6 +261,10 @@ def _remarks(report: ImportReport) -> list[str]:
             remarks.append(f"{split}: {counts['rows_without_label']:,} rows have no {unit}")
         remarks += [f"{split}: {text}" for text in [*_cut(counts, unit), *_drawn(counts), *_traits(counts)]]
         remarks += [f"{split}: {text}" for text in [*_outside(counts), *_white(report, split, counts)]]
+        if resized := counts.get("images_resized"):
+            remarks.append(
+                f"{split}: {resized:,} images are resized to a long side of {report.long_side_px} pixels"
+            )
         never = [name for name, images in zip(report.classes, counts["images"], strict=True) if not images]
         if never and split == "train":
             remarks.append(f"train: no {unit} of {some(never, 12)}; no network can learn them")

@@ -91,13 +91,13 @@ def cut(
                 count["tiles_left_out"] += 1
                 continue
             count["tiles"] += 1
-            row["image"] = _encoded(np.ascontiguousarray(image_HW3[area]), config.store)
+            row["image"] = encoded(np.ascontiguousarray(image_HW3[area]), config.store)
             yield row
 
 
-def _encoded(image_HW3: np.ndarray, store: str) -> bytes:
-    """Encode a tile without loss, whatever the scene was: a second JPEG compression would put its blocks
-    elsewhere."""
+def encoded(image_HW3: np.ndarray, store: str) -> bytes:
+    """Encode a tile, or a resized image, without loss, whatever the file was: a second JPEG compression would
+    put its blocks elsewhere."""
     if store == "raw":
         return shards.encode_raw(image_HW3)
     if store == "fast":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from sparseg.config import flag
+from sparseg.config import FieldError, flag
 from sparseg.data import shards
+from sparseg.data.working_size import working_size
 
 Size = tuple[int, int]
 """(height, width)."""
@@ -21,11 +23,18 @@ class Frame(NamedTuple):
     """Of the image as it is taken."""
     orientation: int = 1
     """By which viewers turn what is stored, 1..8; 1 as well where the import takes the stored pixels."""
+    long_side_px: int = 0
+    """Working resolution of the import; 0 = the images' own."""
 
     @property
     def stored(self) -> Size:
         """The size of the stored pixels."""
         return self.size[::-1] if self.orientation >= 5 else self.size
+
+    @property
+    def working(self) -> Size:
+        """The size at which the dataset keeps image and labels."""
+        return working_size(self.size, self.long_side_px)
 
 
 def fitted(label_HW: np.ndarray, frame: Frame, count: Counter[str]) -> np.ndarray:
@@ -53,3 +62,13 @@ def remedy(found: Size, frame: Frame, otherwise: str) -> str:
         f"{flag('data.orientation')} upright where it was annotated as viewers show it, stored where on the "
         f"stored pixels; else {otherwise}"
     )
+
+
+def refuse_other_size(size: Size, frame: Frame, file: Path | None, image: Path) -> None:
+    """Raise ValueError unless a label map of this size is of the image's, as it is taken."""
+    if size != frame.size:
+        must = "they must be of one size (width x height)"
+        raise FieldError(
+            f"{file}: label is {size[1]}x{size[0]} pixels but its image {image} is "
+            f"{frame.size[1]}x{frame.size[0]}; {remedy(size, frame, must)}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +190,8 @@ def _load_plain(folder: Path) -> dict[str, datasets.Dataset]:
     """A folder of `save_to_disk`."""
     import datasets
 
+    if not any((folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        raise ValueError(_is_no_dataset(folder))
     try:
         opened = datasets.load_from_disk(str(folder))
     except Exception as error:  # pyarrow, json and datasets each have their own for a damaged folder
@@ -198,6 +201,14 @@ def _load_plain(folder: Path) -> dict[str, datasets.Dataset]:
             f"{folder} holds one split only; save a datasets.DatasetDict with the splits train and val"
         )
     return {str(split): data for split, data in opened.items()}
+
+
+def _is_no_dataset(folder: Path) -> str:
+    """Say so of a folder of raw images, which only trainers import by themselves."""
+    return (
+        f"{folder} is not an imported dataset (no {MANIFEST} in it); import it first: sparseg import LAYOUT "
+        f"{shlex.quote(str(folder))} OUT, where LAYOUT is folder, voc, camvid, cityscapes or ade20k"
+    )
 
 
 def _does_not_open(path: Path, error: Exception) -> str:

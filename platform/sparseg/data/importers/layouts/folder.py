@@ -187,11 +187,6 @@ def _split(
     """Split the images of a flat folder -> (split -> id -> file; how, for a note)."""
     if not config.validates:
         return {"train": ids}, "all images train, without validation"
-    if len(ids) == 1:
-        raise FieldError(
-            f"{next(iter(ids.values()))}: the only image, so none can be held out; add others, or train "
-            f"without validation with {flag('data.val_split')} none"
-        )
     if config.val_group is None and 0 < len(masked) < len(ids):
         val, how = masked, "the images that have a dense mask are val"
     elif config.val_group is None:
