@@ -113,6 +113,38 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(
     assert loop.run(other)["steps"] == 6
 
 
+def test_after_whichever_file_a_store_goes_away_what_it_holds_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log reaches as far as the newest checkpoint that counts, and what `best` names is there."""
+    tiny.dataset(tmp_path)
+    config = configure(tmp_path, "one", {"run.validate_every": 1.0, "run.checkpoint_every": 2})
+    sent: list[str] = []
+    states: list[dict[str, Any]] = []
+    put = MemoryFileSystem.put_file
+
+    def watched(self: Any, local: str, remote: str, **options: Any) -> None:
+        put(self, local, remote, **options)
+        sent.append(remote)
+        states.append(dict(MemoryFileSystem.store))
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", watched)
+    loop.run(config)
+    monkeypatch.undo()
+    assert len({path.rsplit("/", 1)[0] for path in sent if path.endswith("manifest.json")}) >= 3
+    pulled = configure(tmp_path, "two")
+    for number, state in enumerate(states):
+        MemoryFileSystem.store.clear()
+        MemoryFileSystem.store.update(state)
+        storage.pull(pulled)
+        complete = checkpoint.all_of(pulled.folder)
+        if complete:
+            values = checkpoint.load_state(complete[-1])[1]
+            assert (pulled.folder / "metrics.jsonl").stat().st_size >= values["metrics_bytes"], sent[number]
+        if (pulled.folder / "best").exists():
+            assert checkpoint.best(pulled.folder) is not None, sent[number]
+
+
 def test_the_command_itself_runs_refuses_and_moves_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

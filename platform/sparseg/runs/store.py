@@ -1,8 +1,10 @@
 """Runs whose storage is a URL (s3://, gs://, ...): a local mirror on every node, sent and fetched here.
 
 The store is what counts.  `pull` makes the mirror equal to it: its small files, its newest and its best
-checkpoint.  `push`, after every save, sends what is new and removes what was pruned; a checkpoint's manifest
-goes last, so that one without it does not count.  All of it does nothing for a run in a folder.
+checkpoint.  `push`, after every save, sends what is new and removes what was pruned.  It may be cut off after
+any file: the log goes first, because a run that goes on from a checkpoint needs the lines before it; then the
+checkpoint, its manifest last, without which it does not count; then what names it.  All of it does nothing
+for a run in a folder.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from sparseg.runs import checkpoint
 
 STOP_FILE = ".stop"
 """A file of this name in the run's folder asks its workers to save and end at their next logged line."""
+NAMES_A_CHECKPOINT = {"best", "iou.json"}
 
 
 def is_remote(config: Config) -> bool:
@@ -149,13 +152,16 @@ def _push(config: Config, folder: Path) -> None:
     store, root = _opened(config)
     there = _listing(store, root)
     kept = {path.name for path in checkpoint.all_of(folder)}
-    for name in sorted(kept - set(_checkpoints(there))):
-        files = sorted((folder / name).iterdir(), key=lambda path: path.name == checkpoint.MANIFEST)
-        for path in files:  # the manifest last
-            _send(store, path, f"{root}/{name}/{path.name}")
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            _send(store, path, f"{root}/{path.name}")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    before = [path for path in files if path.name not in NAMES_A_CHECKPOINT]
+    new = [
+        path
+        for name in sorted(kept - set(_checkpoints(there)))
+        for path in sorted((folder / name).iterdir(), key=lambda path: path.name == checkpoint.MANIFEST)
+    ]
+    after = [path for path in files if path.name in NAMES_A_CHECKPOINT]
+    for path in (*before, *new, *after):
+        _send(store, path, f"{root}/{path.relative_to(folder)}")
     for name in _checkpoints(there):
         if name not in kept:
             store.rm_file(f"{root}/{name}/{checkpoint.MANIFEST}")  # first: what is left does not count
