@@ -78,7 +78,7 @@ def test_a_script_without_a_guard_imports_and_trains(folder: Path, words: list[s
         pytest.fail(f"it waits for ever\n{out}{error}")
     assert process.returncode == 0, out + error
     assert out.count("begins") == 1 and "made 2 steps" in out
-    assert wait_until(lambda: not is_alive(process.pid), 30), "a process of its group is left"
+    assert wait_until(lambda: not is_alive(process.pid), 100), "a process of its group is left"
 
 
 def is_alive(group: int) -> bool:

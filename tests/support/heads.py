@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ray
-from driving import FAST, own_mark, processes, wait_until
+from driving import CALM, LIMIT_S, own_mark, processes, wait_until
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
@@ -59,7 +59,7 @@ def head(
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **FAST, **(environment or {}), **mark},
+            env={**os.environ, **CALM, **(environment or {}), **mark},
         )
     found = Head(f"{this_host()}:{gcs}", f"http://127.0.0.1:{port}", Path(temp) / "session_latest" / "logs")
 
@@ -70,7 +70,7 @@ def head(
             return False
 
     try:
-        assert wait_until(lambda: process.poll() is not None or answers(), 60), log.read_text()
+        assert wait_until(lambda: process.poll() is not None or answers(), LIMIT_S), log.read_text()
         assert process.poll() is None, log.read_text()
         yield found
     finally:

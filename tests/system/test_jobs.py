@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from driving import logged, wait_until, workers
+from driving import LIMIT_S, logged, wait_until, workers
 from heads import RAY, Head
 from ray.job_submission import JobStatus, JobSubmissionClient
 from sweeping import tiny_sweep
@@ -47,14 +47,14 @@ def test_a_job_is_submitted_followed_stopped_and_goes_on(
         "--no-wait",
     )
     client = JobSubmissionClient(ray_head.dashboard)
-    assert wait_until(lambda: "step 3/4000" in client.get_job_logs("first"), 200, pause_s=0.5)
+    assert wait_until(lambda: "step 3/4000" in client.get_job_logs("first"), LIMIT_S, pause_s=0.5)
     line = next(line for line in client.get_job_logs("first").splitlines() if "step 3/4000" in line)
     for word in ("[tiny]", "epoch", "seg", "mix", "lr", "img/s", "ETA"):
         assert word in line
     assert client.get_job_status("first") == JobStatus.RUNNING
     client.stop_job("first")
-    assert wait_until(lambda: client.get_job_status("first") == JobStatus.STOPPED, 60)
-    assert wait_until(lambda: not workers(), 30), workers()
+    assert wait_until(lambda: client.get_job_status("first") == JobStatus.STOPPED, LIMIT_S)
+    assert wait_until(lambda: not workers(), 100), workers()
     loop.run(settings, should_stop=lambda: True)
     assert "going on after step " in capsys.readouterr().out
     steps = [line["step"] for line in logged(settings)]

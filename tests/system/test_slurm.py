@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from driving import wait_until
+from driving import LIMIT_S, wait_until
 
 SCRIPT = tiny.ROOT / "cluster" / "slurm.sbatch"
 SRUN = """#!/bin/bash
@@ -87,11 +87,11 @@ def test_a_run_trains_on_both_nodes_and_saves_at_the_time_limit(
         )
     try:
         reached = wait_until(
-            lambda: "step 5/400" in log.read_text() or process.poll() is not None, 200, pause_s=0.5
+            lambda: "step 5/400" in log.read_text() or process.poll() is not None, LIMIT_S, pause_s=0.5
         )
         assert reached and process.poll() is None, (process.poll(), log.read_text())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(90) == 130, log.read_text()
+        assert process.wait(200) == 130, log.read_text()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sparseg.config import IGNORED, UNLABELLED, FieldError, ImportConfig, field, flag
 from sparseg.data import shards
@@ -16,9 +17,6 @@ from sparseg.data.importers.source import SparseRule
 
 Annotation = tuple[np.ndarray, list[dict[str, Any]]]
 """Label (H, W) uint8 with codes, and the strokes that it was drawn from."""
-
-
-COUNTED_AT_ONCE = 2**20  # pixels
 NEARLY_ALL = 0.9  # of the label files
 BACKGROUND = re.compile(r"_*background_*", re.IGNORECASE)
 
@@ -66,13 +64,15 @@ def read_coloured(
 
 
 def value_counts(array_HW: np.ndarray) -> np.ndarray:
-    """Count the pixels of a uint8 map that have each value, (256,) int64; numpy would copy it to eight times
-    its size."""
-    count_256 = np.zeros(256, dtype=np.int64)
-    rows_at_once = max(1, COUNTED_AT_ONCE // max(1, array_HW.shape[1]))
-    for top in range(0, len(array_HW), rows_at_once):
-        count_256 += np.bincount(array_HW[top : top + rows_at_once].ravel(), minlength=256)
-    return count_256
+    """Count the pixels of a uint8 map that have each value, (256,) int64; Pillow's histogram takes a fifth of
+    the time of numpy's bincount, which copies the map to eight times its size."""
+    return np.array(Image.fromarray(array_HW).histogram())
+
+
+def _mapped(array_HW: np.ndarray, value_256: np.ndarray) -> np.ndarray:
+    """Replace every value of a uint8 map by the table's; indexing would copy the map to eight times its
+    size."""
+    return np.array(Image.fromarray(array_HW).point(value_256.astype(np.uint8).tolist()))
 
 
 def read_label(file: Path, table: dict[int, int], hint: str, *, is_stored: bool = False) -> np.ndarray:
@@ -95,7 +95,7 @@ def read_label(file: Path, table: dict[int, int], hint: str, *, is_stored: bool 
             f"{file}: values {some(wrong, 8)} ({count_256[wrong].sum()} pixels) are neither a class nor a "
             f"declared code; allowed: {_allowed(table)}; {hint}"
         )
-    return code_256.astype(np.uint8)[raw_HW]
+    return _mapped(raw_HW, code_256)
 
 
 def _allowed(table: dict[int, int]) -> str:

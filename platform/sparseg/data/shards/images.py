@@ -32,7 +32,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import (  # noqa: F401  each registers its format; Image.init() would load 40 more
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    WebPImagePlugin,
+)
 from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES, PHOTOMETRIC_INTERPRETATION
 
 from sparseg.common.process import one_line
@@ -134,7 +143,8 @@ def _unscaled(array_HW: np.ndarray, data: bytes, image: Image.Image) -> np.ndarr
         return array_HW
     bits = data[24] if data[:8] == PNG_SIGNATURE else _tiff_tag(image, BITSPERSAMPLE, (8,))[0]
     top = 2**bits - 1
-    values_HW = array_HW if image.mode == "1" else array_HW // (np.iinfo(np.uint8).max // top)
+    scale = 1 if image.mode == "1" else np.iinfo(np.uint8).max // top
+    values_HW = array_HW if scale == 1 else array_HW // scale
     return top - values_HW if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0 else values_HW
 
 
@@ -211,8 +221,7 @@ def load(
 
 
 def _load(data: bytes, what: str, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
-    Image.init()  # registers the formats, once; a Pillow built without one of them lacks it
-    formats = tuple(name for name in formats if name in Image.OPEN)
+    formats = tuple(name for name in formats if name in Image.OPEN)  # a Pillow may be built without one
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
         width, height = image.size
