@@ -35,10 +35,10 @@ FAST = CALM | {
     "RAY_health_check_failure_threshold": "4",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
 }
-"""For a cluster that loses nodes: noticed in seconds.  A node that a busy machine holds up for long enough counts
-as lost, too, so that no other cluster has it."""
+"""For a cluster that loses nodes: noticed in seconds.  A node that a busy machine holds up for long counts as
+lost, too, so that no other cluster has it."""
 LIMIT_S = 400.0
-"""Longer than anything here takes on a machine with other work; below pytest's own limit, which tells less."""
+"""Longer than anything here takes on a busy machine; below pytest's own limit, which tells less."""
 SCRIPT = """
 import sys
 from sparseg import config, launch
@@ -129,7 +129,7 @@ class Driver:
         self.process.send_signal(signal.SIGINT)
 
     def code(self, seconds: float = LIMIT_S) -> int:
-        """The exit code, once it has ended and all its output is read.  AssertionError at the end of the time."""
+        """The exit code, once it has ended and all its output is read.  AssertionError at the time's end."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
