@@ -398,6 +398,19 @@ def test_a_run_that_another_process_took_over_writes_nothing_more(folder: Path, 
     assert [path.name for path in checkpoint.all_of(config.folder)][-1] == checkpoint.name_of(2)
 
 
+@pytest.mark.parametrize("log_every", [1, 10])
+def test_on_a_cpu_the_second_step_tells_how_long_all_take_if_the_first_line_is_far(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], log_every: int
+) -> None:
+    rhythm = {"run.log_every": log_every, "run.validate_every": 99.0}
+    settings = configure(folder, tmp_path, {**rhythm, "optim.max_steps": 20, "optim.epochs": 99})
+    loop.run(settings, should_stop=lambda: True)
+    loop.run(settings)
+    told = [line for line in capsys.readouterr().out.splitlines() if " s a step: " in line]
+    assert len(told) == (log_every > 1)
+    assert all(line.endswith("for the 17 to come") for line in told)  # the first start ended after a step
+
+
 def test_a_finished_run_is_not_trained_again(folder: Path, tmp_path: Path) -> None:
     config = configure(folder, tmp_path, {"optim.max_steps": 2})
     first = loop.run(config)

@@ -10,8 +10,13 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+_python_format = warnings.formatwarning
 
 
 class Interrupted(Exception):
@@ -20,6 +25,7 @@ class Interrupted(Exception):
 
 def guarded(action: Callable[[], Any]) -> int:
     """Exit code of an action; errors are one line on stderr, with the traceback only if SPARSEG_DEBUG=1."""
+    warnings.formatwarning = formatted_warning
     try:
         action()
         return 0
@@ -33,6 +39,15 @@ def guarded(action: Callable[[], Any]) -> int:
             traceback.print_exc()
         print(f"error: {reason(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+
+
+def formatted_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Format a warning for people: one of this package without the line of code that gave it."""
+    if PACKAGE in Path(filename).parents:
+        return f"warning: {message}\n"
+    return _python_format(message, category, filename, lineno, line)
 
 
 def _reader_is_gone() -> bool:

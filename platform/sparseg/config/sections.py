@@ -26,7 +26,8 @@ class ModelConfig:
     any size (DeiT, DINOv2, DINOv3, ...)."""
     weights: str = "none"
     """Pretrained backbone: a .safetensors or .pth file, `timm` (its cache, or download where there is a
-    network), or `none` (random, with a warning)."""
+    network), `auto` (as `timm` if that gives them, else `none`; the run's config.json says which), or `none`
+    (random, with a warning)."""
     start: str | None = None
     """A run or a checkpoint of sparseg whose whole network is the start, decoder and all: for a new round
     with more labels of the same classes. `weights` is not read then."""

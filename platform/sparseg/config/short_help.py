@@ -11,7 +11,7 @@ BASIC = {
     "data.val_group": "hold out whole groups of images (folder, site)",
     "data.crop_px": "side of the square training crop, pixels",
     "model.backbone": "any timm model that gives feature maps",
-    "model.weights": "pretrained backbone: timm (its cache or the network), a file, none",
+    "model.weights": "pretrained backbone: timm (its cache or the network), a file, none, auto",
     "loss.method": "the loss: ce, ce+absent, agmm, ... (docs/methods.md has a line for each)",
     "optim.epochs": "passes over the training images",
     "optim.max_steps": "optimizer steps at most",

@@ -10,12 +10,13 @@ from sparseg.common.process import Interrupted, guarded, on_interrupt
 from sparseg.config import Config, command_line
 from sparseg.launch import prepare
 from sparseg.launch.cluster import start_ray
+from sparseg.launch.hardware import may_have_gpu
 from sparseg.launch.ray_map import spread
 from sparseg.launch.ray_train import train_on_ray
 from sparseg.runs import store
 from sparseg.runs.log import on_sparse_labels
 
-__all__ = ["finish", "launch", "main", "spread", "start_ray"]
+__all__ = ["finish", "launch", "main", "may_have_gpu", "spread", "start_ray"]
 
 
 def main(recipe: Config, *, description: str, args: list[str] | None = None, prog: str | None = None) -> None:

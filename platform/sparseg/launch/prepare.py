@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.common import object_store
-from sparseg.config import Config, ModelConfig
+from sparseg.config import Config, ModelConfig, load
 from sparseg.data import importers, shards
 from sparseg.runs import checkpoint, log, new_round, store
 from sparseg.train import schedule
@@ -47,7 +47,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
         data=data,
         model=dataclasses.replace(
             config.model,
-            weights=weights if weights in ("none", "timm") else _absolute(weights),
+            weights=weights if weights in ("none", "timm", "auto") else _absolute(weights),
             start=config.model.start and _absolute(config.model.start),
         ),
         run=dataclasses.replace(config.run, storage=place),
@@ -56,6 +56,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     store.pull(config)
     if not config.run.fresh:
         checkpoint.refuse_other_run(config)
+    config = dataclasses.replace(config, model=_with_found_weights(config))
     check_network(new_round.untrained(config.model), config.data.crop_px)
     storage, *older = imports or (str(config.folder.parent),)
     dataset = importers.prepare(config.data, storage, older=older)
@@ -74,6 +75,21 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     if config.loss.class_balance:
         shards.labelled_pixels(found, config.data.train_split)
     return config, dataset
+
+
+def _with_found_weights(config: Config) -> ModelConfig:
+    """The network's configuration with model.weights=auto as what it means here; a run that goes on keeps
+    what it began with."""
+    if config.model.weights != "auto":
+        return config.model
+    if config.model.start is not None:
+        return new_round.untrained(config.model)
+    saved = config.folder / "config.json"
+    if not config.run.fresh and checkpoint.all_of(config.folder) and saved.is_file():
+        return dataclasses.replace(config.model, weights=load(saved).model.weights)
+    from sparseg.network import backbone  # loads torch and timm
+
+    return backbone.found_weights(config.model)
 
 
 def _refuse_unlabelled(found: shards.Description, config: Config) -> None:

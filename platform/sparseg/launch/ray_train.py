@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.common.process import in_thread, on_interrupt, reason, seldom
+from sparseg.common.process import formatted_warning, in_thread, on_interrupt, reason, seldom
 from sparseg.config import Config, from_dict, to_dict
 from sparseg.launch.cluster import start_ray
 from sparseg.launch.preemption import Farewell
@@ -39,6 +40,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     from sparseg.runs.background_save import SaveError
     from sparseg.train import loop
 
+    warnings.formatwarning = formatted_warning
     for name in ("ray.train", None):  # every report would be a line of its own, from a logger below the root
         logging.getLogger(name).setLevel(logging.WARNING)
     config = from_dict(arguments["config"])

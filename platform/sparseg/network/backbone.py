@@ -98,6 +98,21 @@ def load_backbone(config: ModelConfig) -> Backbone:
     return Backbone(network, size_multiple)
 
 
+def found_weights(config: ModelConfig) -> ModelConfig:
+    """Replace model.weights=auto by `timm` if timm has them in its cache or gets them from the network, else,
+    with a note, by `none`."""
+    name = config.backbone
+    if config.weights != "auto" or not timm.is_model(name):  # an unknown name is refused where it is built
+        return config
+    try:
+        timm.create_model(name, pretrained=True)
+    except BUILD_ERRORS as error:
+        why = "not in timm's cache, and not reached" if isinstance(error, OSError) else one_line(error)[:160]
+        print(f"note: --model.weights auto found no pretrained weights of {name} ({why})")
+        return dataclasses.replace(config, weights="none")
+    return dataclasses.replace(config, weights="timm")
+
+
 def _weights_source(weights: str) -> dict[str, Any]:
     """timm's arguments for model.weights."""
     if weights == "timm":
@@ -105,7 +120,7 @@ def _weights_source(weights: str) -> dict[str, Any]:
     if weights == "none":
         return {}
     if not Path(weights).is_file():
-        raise ValueError(f"model.weights: no file {weights!r}; allowed: a file, 'timm' or 'none'")
+        raise ValueError(f"model.weights: no file {weights!r}; allowed: a file, 'timm', 'auto' or 'none'")
     return {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
 
 

@@ -11,7 +11,7 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from sparseg.config import ModelConfig
-from sparseg.network.backbone import load_backbone
+from sparseg.network.backbone import found_weights, load_backbone
 from sparseg.network.deeplab import Decoder
 from sparseg.network.transformer import (
     PlainTransformer,
@@ -57,6 +57,7 @@ def build(config: ModelConfig, num_classes: int, *, quiet: bool = False) -> Segm
     Raises ValueError for a backbone that timm lacks, a stride that it does not have, one that takes images of
     a single size only, weights that do not fit.
     """
+    config = found_weights(config)
     if config.weights == "none" and not quiet:
         warnings.warn(
             f"model.weights=none: {config.backbone} starts from RANDOM weights; pretrained ones are "

@@ -40,6 +40,7 @@ PACKAGES = (
 )
 
 
+FEW_STEPS = 20  # of so few nobody asks how long they take
 SHOWN_IMAGES, SHOWN_PX = 4, 512  # of a validation, on TensorBoard
 OWNER_FILE = ".owner"
 """Names the process that writes the run.  The workers of a killed driver may live on for some seconds."""
@@ -74,6 +75,8 @@ class RunLog:
         self.mark_s = time.perf_counter()
         self.steps_timed, self.seconds_timed = 0, 0.0
         self.shown_step = -1
+        self.estimates = device.type == "cpu" and config.run.log_every > 2 and total_steps >= FEW_STEPS
+        self.early_s: list[float] = []
 
     @property
     def metrics_bytes(self) -> int:
@@ -90,6 +93,18 @@ class RunLog:
     def pause(self) -> None:
         """What happens until the next `train` line is not training: leave it out of images/s and ETA."""
         self.mark_s = time.perf_counter()
+
+    def stepped(self, step: int) -> None:
+        """Note that a step was made.  On a CPU it may take seconds, and the first line is far: say after the
+        second step how long they will all take; the first has waited for the loader."""
+        if not self.estimates:
+            return
+        self.early_s.append(time.perf_counter())
+        if len(self.early_s) == 2:
+            seconds = self.early_s[1] - self.early_s[0]
+            left = duration((self.total_steps - step) * seconds)
+            self._say(f"about {seconds:.1f} s a step: {left} for the {self.total_steps - step} to come")
+            self.estimates = False
 
     def train(
         self, step: int, epoch: float, values: dict[str, float], steps: int, batch_size: int

@@ -207,6 +207,8 @@ def loop(
     while state.step < schedule.total_steps and not stopping:
         values, rate = advance(state, model)
         state.watchdog.beat()
+        if log is not None:
+            log.stepped(state.step)
         watch.note(state.step, values.pop("labelled_pixels"))
         finite.append(values["total"].isfinite() & values["grad_norm"].isfinite())
         step, epoch = state.step, schedule.epoch(state.step)
