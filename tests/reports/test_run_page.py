@@ -215,6 +215,30 @@ def test_a_chart_places_its_extremes_inside_the_axes():
     assert y0 == charts.HEIGHT - charts.BOTTOM and y1 == charts.TOP
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (5, 150, [5, 10, 20, 50, 100, 200]),
+        (0.3, 0.9, [0.2, 0.5, 1]),
+        (7, 7, [5, 10]),
+        (1, 1e6, [1, 10, 100, 1e3, 1e4, 1e5, 1e6]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_enclose_it_with_plain_numbers(
+    low: float, high: float, expected: list[float]
+) -> None:
+    assert charts.log_ticks(low, high) == expected
+
+
+def test_a_band_goes_along_its_lower_ends_and_back_along_its_upper_ones() -> None:
+    line = [("a", 0, [(0.0, 5.0), (10.0, 5.0)])]
+    figure = charts.line_chart("c", line, bands=[(0, [(0.0, 0.0, 10.0), (10.0, 4.0, 6.0)])])
+    path = figure.split('<path class="band c0" d="M')[1].split("Z")[0]
+    corners = [tuple(map(float, corner.split())) for corner in path.split(" L")]
+    (x0, low0), (x1, low1), (x2, high1), (x3, high0) = corners
+    assert x0 == x3 < x1 == x2 and low0 > low1 > high1 > high0  # SVG counts downwards
+
+
 def test_a_sweep_shows_every_row_but_draws_only_the_best(tmp_path):
     runs = [make_run(tmp_path, f"t{n}", miou=n / 20, loss__bandwidth=1.0 + n) for n in range(12)]
     _, page = write(tmp_path, runs)

@@ -60,7 +60,7 @@ def test_everything_of_the_sweep_is_on_the_page(folder: Path, tmp_path: Path) ->
         "4 trials: 2 finished, 1 pruned, 1 failed; 36 optimizer steps",
         "Best: trial 1, val_miou 52.00 %",
         "python trainers/voc.py --loss.distance l2",
-        "log10 loss.bandwidth",  # 0.1 to 3 spans a decade
+        "loss.bandwidth: 41 at 0.1",
         "l1 (1)",
         "loss &lt;not&gt; finite",
         "best so far: 52 at 1",
@@ -77,6 +77,26 @@ def test_scattered_points_have_no_line_between_them() -> None:
     assert figure.count("<circle") == 2
     path = figure.split('<path class="c0" d="')[1].split('"')[0]
     assert "L" not in path and path.count("M") == 2
+
+
+def test_values_that_span_a_decade_have_a_logarithmic_axis_with_plain_numbers() -> None:
+    trials = [trial(n, "finished", 0.4, bandwidth=value) for n, value in enumerate((0.1, 1.0, 10.0))]
+    figure = sweep_page.one_field(trials, "loss.bandwidth", "val_miou")
+    left, middle, right = (float(part.split('"')[0]) for part in figure.split('cx="')[1:])
+    assert middle - left == pytest.approx(right - middle, abs=0.2)
+    for number in ("0.1", "1", "10"):
+        assert f">{number}</text>" in figure
+
+
+def test_a_field_of_one_value_has_no_chart(folder: Path) -> None:
+    results = folder / "results.json"
+    found = json.loads(results.read_text())
+    for each in found["trials"]:
+        each["params"]["loss.method"] = "agmm"
+    results.write_text(json.dumps(found))
+    assert sweep_page.varied(found["trials"]) == ["loss.distance", "loss.bandwidth"]
+    page = sweep_page.html_of(folder)
+    assert "loss.method" not in page and "loss.bandwidth" in page
 
 
 @pytest.mark.parametrize(

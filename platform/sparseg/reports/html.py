@@ -14,30 +14,43 @@ from PIL import Image
 Points = list[tuple[float, float]]
 Series = tuple[str, int, Points]
 """Name, colour number, points in order of x; a NaN in y breaks the line."""
+Band = tuple[int, list[tuple[float, float, float]]]
+"""Colour number; x, lowest and highest y there, in order of x."""
 
 NUM_COLOURS = 8
-WIDTH, HEIGHT = 440, 250  # of the drawing, in units of about a CSS pixel
+WIDTH, HEIGHT = 360, 220  # of the drawing, in units of about a CSS pixel, on a phone as on a wide screen
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34  # margins
 MOST_POINTS = 240  # more are averaged in groups: a line cannot show them
 
 
 def line_chart(
-    caption: str, series: Sequence[Series], x_label: str = "step", *, from_zero: bool = True
+    caption: str,
+    series: Sequence[Series],
+    x_label: str = "step",
+    *,
+    bands: Sequence[Band] = (),
+    from_zero: bool = True,
+    log_x: bool = False,
 ) -> str:
-    """A figure with axes, one line per series, and a legend with one entry per name."""
+    """A figure with axes, one line per series, shaded bands, and a legend with one entry per name.
+
+    log_x: a logarithmic axis with plain numbers, for x > 0.
+    """
     drawn = [(name, colour, thin_out(points)) for name, colour, points in series]
-    finite = [(x, y) for _, _, points in drawn for x, y in points if math.isfinite(y)]
+    edges = [(x, y) for _, points in bands for x, *ends in points for y in ends]
+    finite = [(x, y) for x, y in (*(p for *_, points in drawn for p in points), *edges) if math.isfinite(y)]
     if not finite:
         return f"<figure><figcaption>{escape(caption)}</figcaption><p>–</p></figure>"
-    x_ticks = ticks(min(x for x, _ in finite), max(x for x, _ in finite))
+    least, most = min(x for x, _ in finite), max(x for x, _ in finite)
+    x_ticks = log_ticks(least, most) if log_x else ticks(least, most)
     lowest = min(y for _, y in finite)
     y_ticks = ticks(min(0.0, lowest) if from_zero else lowest, max(y for _, y in finite))
-    x_low, x_high = min(x for x, _ in finite), max(x_ticks[-1], *(x for x, _ in finite))
-    x_low = min(x_low, x_ticks[0])
+    x_low, x_high = min(least, x_ticks[0]), max(most, x_ticks[-1])
     y_low, y_high = y_ticks[0], y_ticks[-1]
+    scale = math.log10 if log_x else float
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) * (WIDTH - LEFT - RIGHT)
         up = (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
         return round(LEFT + across, 1), round(HEIGHT - BOTTOM - up, 1)
 
@@ -50,6 +63,11 @@ def line_chart(
         x, _ = place(tick, y_low)
         parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(x_label)}</text>')
+    for colour, around in bands:
+        outline = [place(x, low) for x, low, _ in around]
+        outline += [place(x, high) for x, _, high in reversed(around)]
+        corners = " L".join(f"{left} {top}" for left, top in outline)
+        parts.append(f'<path class="band c{colour % NUM_COLOURS}" d="M{corners}Z"/>')
     for name, colour, points in drawn:
         parts.append(_line(name, colour % NUM_COLOURS, [(x, y, *place(x, y)) for x, y in points if x == x]))
     legend = {name: colour for name, colour, _ in drawn}
@@ -124,7 +142,7 @@ def parallel(caption: str, axes: Sequence[Axis], colours: Sequence[int], names: 
             at = f'x="{beside:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
             parts.append(f'<text class="mark" {at}>{escape(label)}</text>')
     frame = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(caption)}"'
-    size = f"min-width:{100 * len(axes)}px;max-width:{140 * len(axes)}px"
+    size = f"min-width:{100 * len(axes)}px;max-width:{130 * len(axes)}px"
     drawing = f'<svg class="wide" style="{size}" {frame}>{"".join(parts)}</svg>'
     return f'<figure><figcaption>{escape(caption)}</figcaption><div class="scroll">{drawing}</div></figure>'
 
@@ -166,6 +184,11 @@ def heat_table(caption: str, names: Sequence[str], rows: Sequence[Sequence[int]]
     return f'<figure><figcaption>{escape(caption)}</figcaption><div class="scroll">{table}</div></figure>'
 
 
+def scattered(points: Points) -> Points:
+    """The points without a line between them."""
+    return [pair for x, y in points for pair in ((x, y), (x, math.nan))]
+
+
 def thin_out(points: Points) -> Points:
     """At most `MOST_POINTS` points: groups of neighbours, each replaced by the mean of its finite ones."""
     size = math.ceil(len(points) / MOST_POINTS)
@@ -191,6 +214,18 @@ def ticks(low: float, high: float) -> list[float]:
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Numbers 1, 2 or 5 x 10^n that enclose [low, high], or powers of ten where those would be more than
+    eight."""
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    powers = [10.0**n for n in range(first, last + 1)]
+    fine = [float(f"{factor * power:.3g}") for power in powers for factor in (1, 2, 5)]
+    start = max((at for at in fine if at <= low * 1.001), default=powers[0])
+    end = min((at for at in fine if at >= high * 0.999 and at > start), default=powers[-1] * 10)
+    enclosing = [at for at in fine if start <= at <= end]
+    return enclosing if len(enclosing) <= 8 else powers
 
 
 def swatch(colour: int) -> str:
@@ -242,7 +277,7 @@ dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:2p
 dl div{display:flex;justify-content:space-between;gap:12px;border-bottom:1px dotted var(--line)}
 dt{color:var(--faint);white-space:nowrap}dd{margin:0;text-align:right;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:24px 32px}
-svg{width:100%;max-width:620px;display:block}svg text{fill:var(--faint);font-size:12px}
+svg{width:100%;max-width:430px;display:block}svg text{fill:var(--faint);font-size:12px}
 .grid{stroke:var(--line)}.axis{stroke:var(--faint)}.wide path{stroke-opacity:.75}
 .mark{paint-order:stroke;stroke:var(--card);stroke-width:3px}path{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;color:var(--faint);padding-left:10%}
@@ -258,6 +293,7 @@ svg{width:100%;max-width:620px;display:block}svg text{fill:var(--faint);font-siz
 .num span{display:block;font-size:13px;line-height:14px}
 """
     + "".join(
+        f"path.band.c{n}{{fill:var(--c{n});fill-opacity:.16;stroke:none}}"
         f"path.c{n}{{stroke:var(--c{n})}}circle.c{n}{{fill:var(--c{n})}}i.c{n}{{background:var(--c{n})}}\n"
         for n in range(NUM_COLOURS)
     )

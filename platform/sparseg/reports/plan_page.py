@@ -9,22 +9,24 @@ import numpy as np
 
 from sparseg.planning import learning_curve
 from sparseg.planning.annotation_plan import CURVE_POINTS, Cost, Curve, answer, score, text_of
-from sparseg.reports.html import NUM_COLOURS, Points, line_chart, page, swatch
+from sparseg.reports.html import NUM_COLOURS, Band, Series, line_chart, page, scattered, swatch
 
 
 def figure(curves: Sequence[Curve]) -> str:
-    """The laws with their 90 % bands."""
+    """The measured scores, the laws through them and the laws' 90 % bands over the labels an image."""
     low = min(float(curve.labels_N.min()) for curve in curves)
     high = max(float(curve.labels_N.max()) for curve in curves) * 1.5
     at = np.geomspace(low, high, CURVE_POINTS)
-    series: list[tuple[str, int, Points]] = []
+    series: list[Series] = []
+    bands: list[Band] = []
     for colour, curve in enumerate(curves[:NUM_COLOURS]):
-        bands = [learning_curve.interval([law.at(n) for law in curve.laws]) for n in at]
+        ends = [learning_curve.interval([law.at(n) for law in curve.laws]) for n in at]
+        bands.append((colour, [(n, 100 * a, 100 * b) for n, (a, b) in zip(at, ends, strict=True)]))
         series.append((curve.name, colour, [(n, 100 * curve.law.at(n)) for n in at]))
-        for end in (0, 1):
-            edge = [(n, 100 * band[end]) for n, band in zip(at, bands, strict=True)]
-            series.append((f"{curve.name}: 90 %", colour, edge))
-    return line_chart("mIoU over labels an image, with 90 % bands, %", series, x_label="labels an image")
+        measured = zip(curve.labels_N.tolist(), curve.miou_N.tolist(), strict=True)
+        series.append((curve.name, colour, scattered([(n, 100 * miou) for n, miou in measured])))
+    caption = "mIoU over labels an image, %: runs, laws and their 90 % bands"
+    return line_chart(caption, series, x_label="labels an image", bands=bands, from_zero=False, log_x=True)
 
 
 def html_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:

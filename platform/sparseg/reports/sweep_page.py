@@ -13,7 +13,7 @@ from typing import Any
 from sparseg.common.process import one_line
 from sparseg.planning import annotation_plan
 from sparseg.reports import plan_page
-from sparseg.reports.html import Axis, Points, Series, bar_list, line_chart, page, parallel
+from sparseg.reports.html import Axis, Series, bar_list, line_chart, page, parallel, scattered
 
 Trial = dict[str, Any]
 
@@ -45,7 +45,7 @@ def html_of(folder: Path) -> str:
     if found.get("importances"):
         rows = [(name, [(0, share)]) for name, share in found["importances"].items()]
         figures.append(bar_list("What mattered (PED-ANOVA), share in %", rows))
-    names = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
+    names = varied(trials)
     figures += [one_field(scored, name, metric) for name in names]
     parts.append(f"<section><div class=charts>{''.join(figures)}</div></section>")
     parts.append(f"<section>{coordinates(scored, names, metric)}</section>")
@@ -54,16 +54,17 @@ def html_of(folder: Path) -> str:
     return page(found["sweep"], "\n".join(parts))
 
 
+def varied(trials: Sequence[Trial]) -> list[str]:
+    """Give the fields that have more than one value among the trials; of one there is nothing to see."""
+    names = dict.fromkeys(name for trial in trials for name in trial["params"])
+    return [name for name in names if len({repr(trial["params"].get(name)) for trial in trials}) > 1]
+
+
 def _counts(trials: Sequence[Trial]) -> str:
     states = [trial["state"] for trial in trials]
     steps = sum(trial["steps"] or 0 for trial in trials)
     kinds = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{len(trials)} trials: {kinds}; {steps:,} optimizer steps in all"
-
-
-def scattered(points: Points) -> Points:
-    """The points without a line between them."""
-    return [pair for x, y in points for pair in ((x, y), (x, math.nan))]
 
 
 def history(trials: Sequence[Trial], metric: str) -> str:
@@ -141,12 +142,9 @@ def one_field(trials: Sequence[Trial], name: str, metric: str) -> str:
         rows = [(f"{option} ({len(v)})", [(0, statistics.fmean(v))]) for option, v in sorted(options.items())]
         return bar_list(f"{name}: mean {metric}, %", rows)
     wide = min(values) > 0 and max(values) >= 10 * min(values)
-    points = [
-        (math.log10(v) if wide else float(v), 100 * t[metric]) for v, t in zip(values, held, strict=True)
-    ]
-    label = f"log10 {name}" if wide else name
+    points = [(float(v), 100 * t[metric]) for v, t in zip(values, held, strict=True)]
     series: list[Series] = [(name, 0, scattered(sorted(points)))]
-    return line_chart(f"{name}: {metric}, %", series, x_label=label, from_zero=False)
+    return line_chart(f"{name}: {metric}, %", series, x_label=name, from_zero=False, log_x=wide)
 
 
 def _table(trials: Sequence[Trial], names: Sequence[str], metric: str) -> str:
