@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.common import object_store
+from sparseg.common import object_store, plugins
 from sparseg.config import Config, ModelConfig
 from sparseg.data import importers, shards
 from sparseg.runs import checkpoint, log, new_round, store
@@ -23,6 +23,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     `imports` are the storages in whose datasets/ an import of raw data is looked for; a new one goes to the
     first (default: the run's storage alone).  Raises ValueError with what is wrong and its remedy.
     """
+    config = with_plugins(config)
     if not config.data.root:
         raise ValueError(
             "data.root is not set: give --data.root FOLDER (an imported dataset, or a raw layout)"
@@ -74,6 +75,16 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     if config.loss.class_balance:
         shards.labelled_pixels(found, config.data.train_split)
     return config, dataset
+
+
+def with_plugins(config: Config) -> Config:
+    """Import the modules of run.plugins -> the configuration in which their files have absolute paths.
+
+    Raises ValueError naming one that is not there, or that fails.
+    """
+    plugins.load(config.run.plugins)
+    run = dataclasses.replace(config.run, plugins=plugins.absolute(config.run.plugins))
+    return dataclasses.replace(config, run=run)
 
 
 def _refuse_unlabelled(found: shards.Description, config: Config) -> None:
