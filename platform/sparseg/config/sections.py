@@ -247,7 +247,7 @@ class Config:
         )
         label, loss = self.data.label, self.loss
         require(
-            label not in PIXELLESS or loss.with_absent,
+            label not in PIXELLESS or loss.with_absent or loss.with_extra,
             f"data.label={label} labels no pixel of an object, so loss.method={loss.method} with "
             f"loss.absent_weight={loss.absent_weight} has nothing to learn from; choose --loss.method "
             "ce+absent or one with agmm, and --loss.absent-weight above 0",
