@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
     "resources.min_workers": 1,
     "resources.gpus_per_worker": 0.5,
     "run.validate_every": 0.5,
+    "run.plugins": ("my.module", "nets/mine.py"),
 }
 
 
@@ -137,6 +138,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"run.validate_every": 0.0}, "run.validate_every"),
     ({"run.keep": 0}, "run.keep"),
     ({"run.checkpoint_every": -1}, "run.checkpoint_every"),
+    *(({"run.plugins": (name,)}, "run.plugins") for name in ("", "my-nets", "my.", "a/b", "nets/my.own.py")),
 ]
 
 

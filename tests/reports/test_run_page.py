@@ -132,9 +132,64 @@ def test_runs_that_differ_only_in_seed_make_one_row(tmp_path):
     _, page = write(tmp_path, runs)
     start = page.texts.index("Comparison")
     row = page.texts.index("loss.method = ce", start)
-    assert page.texts[row + 1 : row + 6] == ["42.0 ± 2.0", "3", "0, 1, 2", "42.0", run_page.DASH]
+    wanted = ["ce0, ce1, ce2", "42.0 ± 2.0", "3", "0, 1, 2", "42.0", run_page.DASH]
+    assert page.texts[row + 1 : row + 7] == wanted
     best = page.texts.index("loss.method = agmm", start)
-    assert page.texts[best + 1] == "60.0 ± 0.0" and best < row  # the better one first
+    assert page.texts[best + 1 : best + 3] == ["agmm0, agmm1", "60.0 ± 0.0"]
+    assert best < row  # the better one first
+
+
+def test_what_the_method_does_not_read_is_no_difference(tmp_path):
+    """Recipes leave the fields of other methods at values of their own."""
+    runs = [
+        make_run(tmp_path, "a", loss__method="ce", loss__variance="published"),
+        make_run(tmp_path, "b", loss__method="ce", loss__variance="adaptive", loss__tree_weight=1.0),
+        make_run(tmp_path, "c", loss__method="agmm", loss__variance="published", loss__bandwidth=2.0),
+    ]
+    found = records.group_by_seed([records.read_run(run) for run in runs])
+    assert {label: [run.name for run in some] for label, some in found.items()} == {
+        "loss.method = ce": ["a", "b"],
+        "loss.method = agmm": ["c"],
+    }
+    runs.append(make_run(tmp_path, "d", loss__method="agmm", loss__variance="adaptive", loss__bandwidth=2.0))
+    labels = list(records.group_by_seed([records.read_run(run) for run in runs]))
+    assert labels[1:] == [f"loss.method = agmm, loss.variance = {name}" for name in ("published", "adaptive")]
+
+
+def test_a_warm_up_is_read_where_terms_of_the_users_own_wait_for_it(tmp_path):
+    more = {"loss__method": "ce", "loss__extra_terms": "mine:f"}
+    runs = [make_run(tmp_path, f"w{n}", loss__warmup_epochs=float(n), **more) for n in range(2)]
+    labels = list(records.group_by_seed([records.read_run(run) for run in runs]))
+    assert labels == ["loss.warmup_epochs = 0.0", "loss.warmup_epochs = 1.0"]
+
+
+def test_a_run_from_before_a_field_has_its_default(tmp_path):
+    runs = [
+        make_run(tmp_path, "old"),
+        make_run(tmp_path, "new"),
+        make_run(tmp_path, "b", loss__class_balance=0.5),
+    ]
+    path = runs[0] / "config.json"
+    values = json.loads(path.read_text())
+    del values["loss"]["class_balance"]
+    path.write_text(json.dumps(values))
+    found = records.group_by_seed([records.read_run(run) for run in runs])
+    assert {label: len(some) for label, some in found.items()} == {
+        "loss.class_balance = 0.0": 2,
+        "loss.class_balance = 0.5": 1,
+    }
+
+
+def test_runs_without_a_configuration_are_told_by_their_names(tmp_path):
+    runs = [make_run(tmp_path, name) for name in ("a", "b", "c")]
+    for run in runs[:2]:
+        (run / "config.json").unlink()
+    found = records.group_by_seed([records.read_run(run) for run in runs])
+    assert {label: len(some) for label, some in found.items()} == {
+        "name = a": 1,
+        "name = b": 1,
+        "all runs": 1,
+    }
 
 
 def test_one_run_has_no_standard_deviation(tmp_path):
@@ -240,11 +295,11 @@ def test_a_band_goes_along_its_lower_ends_and_back_along_its_upper_ones() -> Non
 
 
 def test_a_sweep_shows_every_row_but_draws_only_the_best(tmp_path):
-    runs = [make_run(tmp_path, f"t{n}", miou=n / 20, loss__bandwidth=1.0 + n) for n in range(12)]
+    runs = [make_run(tmp_path, f"t{n}", miou=n / 20, loss__seg_weight=1.0 + n) for n in range(12)]
     _, page = write(tmp_path, runs)
     assert "Validation mIoU of the best 8 rows, %" in page.texts
-    assert page.texts.count("loss.bandwidth = 12.0") == 2  # table and legend
-    assert page.texts.count("loss.bandwidth = 1.0") == 1  # table only
+    assert page.texts.count("loss.seg_weight = 12.0") == 2  # table and legend
+    assert page.texts.count("loss.seg_weight = 1.0") == 1  # table only
 
 
 def test_a_run_that_does_not_tell_its_batch_size_or_speed_has_a_page(tmp_path):

@@ -26,7 +26,7 @@ ALLOWED["planning"] = {"common", "runs"}
 ALLOWED["evaluation"] = {"common", "config", "data", "inference", "runs"}
 ALLOWED["reports"] = {"common", "config", "data", "losses", "runs", "inference", "planning", "evaluation"}
 ALLOWED["train"] = {"common", "config", "data", "network", "losses", "runs", "evaluation"}
-ALLOWED["launch"] = {"common", "config", "data", "network", "runs", "train"}
+ALLOWED["launch"] = {"common", "config", "data", "network", "losses", "runs", "train"}
 ALLOWED["sweep"] = {"common", "config", "data", "runs", "planning", "launch"}
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 # The public names, when they are first used; nobody asks back for more than the version.

@@ -6,7 +6,7 @@ from sparseg.config.checks import FieldError, field, flag
 from sparseg.config.data import NO_VALIDATION, DataConfig, ImportConfig, check_tiles
 from sparseg.config.labels import IGNORED, MAX_CLASSES, PIXELLESS, UNLABELLED
 from sparseg.config.loss import LossConfig
-from sparseg.config.methods import METHODS, TERMS, Method, method_rows
+from sparseg.config.methods import METHODS, NOT_TERMS, TERMS, Method, method_rows, term_names
 from sparseg.config.sections import Config, ModelConfig, OptimConfig, ResourcesConfig, RunConfig
 from sparseg.config.values import from_dict, load, to_dict, with_overrides
 
@@ -14,6 +14,7 @@ __all__ = [
     "IGNORED",
     "MAX_CLASSES",
     "METHODS",
+    "NOT_TERMS",
     "NO_VALIDATION",
     "PIXELLESS",
     "TERMS",
@@ -34,6 +35,7 @@ __all__ = [
     "from_dict",
     "load",
     "method_rows",
+    "term_names",
     "to_dict",
     "with_overrides",
 ]

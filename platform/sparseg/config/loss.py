@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from sparseg.config.checks import require
@@ -69,7 +70,13 @@ class LossConfig:
     """Weight of the pairwise energy. 0 = not computed. 0.1 is published for gated-crf; on small images with
     random pixels 0.01 did a little better (RESULTS.md)."""
     warmup_epochs: float = 0.0
-    """Epochs before L_mix, L_label, L_sep, the tree energy and the pairwise energy start."""
+    """Epochs before L_mix, L_label, L_sep, the tree energy, the pairwise energy and terms of your own
+    start."""
+    extra_terms: str | None = None
+    """MODULE:FUNCTION of your own whose terms are added to the method's; the module is found as those of
+    `run.plugins` are (docs/methods.md)."""
+    extra_weight: float = 1.0
+    """Weight of all terms of `extra_terms`. 0 = not computed."""
 
     @property
     def parts(self) -> frozenset[str]:
@@ -126,10 +133,16 @@ class LossConfig:
         return self.pairwise_weight > 0 and "pairwise" in METHODS[self.method].terms
 
     @property
+    def with_extra(self) -> bool:
+        """Whether terms of the user's own are part of what is minimised."""
+        return self.extra_terms is not None and self.extra_weight > 0
+
+    @property
     def needs_labelled_pixels(self) -> bool:
         """Whether a batch without a labelled pixel teaches nothing: no term looks at the other pixels, unless
-        at labels of the batch, too."""
+        at labels of the batch, too.  Nobody knows what the user's own terms look at."""
         looks_elsewhere = self.with_absent or self.with_only or self.with_tree or self.with_pairwise
+        looks_elsewhere = looks_elsewhere or self.with_extra
         return not (looks_elsewhere or (self.has_mixture and self.keeps_memory))
 
     def __post_init__(self) -> None:
@@ -156,5 +169,17 @@ class LossConfig:
             f"one of {', '.join(name for name, method in METHODS.items() if method.knows_absent)}",
         )
         require(self.warmup_epochs >= 0, f"loss.warmup_epochs must be >= 0, got {self.warmup_epochs}")
+        require(
+            self.extra_terms is None
+            or re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.extra_terms) is not None,
+            "loss.extra_terms must be MODULE:FUNCTION, such as my_losses:boundary (a file is named by "
+            f"--run.plugins FILE.py, and here without .py), got {self.extra_terms!r}",
+        )
+        require(self.extra_weight >= 0, f"loss.extra_weight must be >= 0, got {self.extra_weight}")
+        require(
+            self.extra_terms is not None or self.extra_weight == 1,
+            f"loss.extra_weight={self.extra_weight:g} has no effect without --loss.extra-terms "
+            "MODULE:FUNCTION",
+        )
         for term, weight in self.weights.items():
             require(weight >= 0, f"loss.{term}_weight must be >= 0, got {weight}")

@@ -3,6 +3,8 @@
 A method's name is its parts, joined by `+`; every method has the cross-entropy of `ce`, said or not.  The
 configuration, the sweeps' checks, the reports and the table in docs/methods.md follow from here.
 
+A term of one's own needs no entry here: `loss.extra_terms` adds it to any method (losses/extra_terms.py).
+
 A new combination of parts is one more name in `MethodName`.  A new part is
 
 1. its mathematics in a module of `sparseg.losses`, called in `sparseg.losses.terms`, which is where the terms
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterable
 from typing import Literal
 
 MethodName = Literal[
@@ -32,6 +35,18 @@ MethodName = Literal[
 
 TERMS = ("seg", "mix", "label", "sep", "absent", "only", "tree", "pairwise")
 """Terms of the objective, in the order in which they are summed and logged."""
+
+NOT_TERMS = (
+    *("kind", "step", "epoch", "total", "grad_norm", "learning_rate", "images_per_s"),
+    *("skipped", "labelled_pixels"),
+)
+"""Names that a line of metrics.jsonl, or a step, has for other things than terms."""
+
+
+def term_names(names: Iterable[str]) -> list[str]:
+    """Give those names of a training line that are terms: of `TERMS` first, then of loss.extra_terms."""
+    found = [name for name in names if name not in NOT_TERMS]
+    return [term for term in TERMS if term in found] + [name for name in found if name not in TERMS]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +80,7 @@ PARTS: dict[str, Method] = {
     "ce": Method(
         summary="cross-entropy on the labelled pixels, which all others have, too",
         terms=("seg",),
-        fields=frozenset({"method", "class_balance", "seg_weight"}),
+        fields=frozenset({"method", "class_balance", "seg_weight", "extra_terms", "extra_weight"}),
     ),
     "absent": Method(
         summary="classes that are not annotated in an image are improbable there; with `--loss.only-weight` "

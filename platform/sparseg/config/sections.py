@@ -166,7 +166,7 @@ class ResourcesConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Name, place and rhythm of the run."""
+    """Name, place and rhythm of the run, and the modules of one's own that it needs."""
 
     name: str = "run"
     """Folder of the run under `storage`. The same name again resumes it."""
@@ -193,6 +193,9 @@ class RunConfig:
     """torch's deterministic algorithms, where they exist (slower on a GPU)."""
     fresh: bool = False
     """Start anew: an earlier run of this name is moved aside, not overwritten."""
+    plugins: tuple[str, ...] = ()
+    """Python modules or FILE.py of your own, imported wherever the run's network is built, such as one that
+    registers a backbone with timm; looked for in the current folder and on Python's path."""
     tensorboard: bool = True
     """Write events.out.tfevents.* (needs the `tensorboard` extra; left out with a notice where it is
     missing)."""
@@ -211,6 +214,13 @@ class RunConfig:
             value = getattr(self, name)
             require(value >= 0, f"run.{name} must be >= 0, got {value}")
         require(self.seed >= 0, f"run.seed must be >= 0, got {self.seed}")
+        for plugin in self.plugins:
+            module = plugin.rpartition("/")[2].removesuffix(".py") if plugin.endswith(".py") else plugin
+            require(
+                re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module) is not None
+                and not (plugin.endswith(".py") and "." in module),
+                f"run.plugins must be names of Python modules (my.module) or files (FILE.py), got {plugin!r}",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -238,7 +248,7 @@ class Config:
         )
         label, loss = self.data.label, self.loss
         require(
-            label not in PIXELLESS or loss.with_absent,
+            label not in PIXELLESS or loss.with_absent or loss.with_extra,
             f"data.label={label} labels no pixel of an object, so loss.method={loss.method} with "
             f"loss.absent_weight={loss.absent_weight} has nothing to learn from; choose --loss.method "
             "ce+absent or one with agmm, and --loss.absent-weight above 0",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparseg.common import object_store
+from sparseg.common import object_store, plugins
 from sparseg.config import Config, ModelConfig, load
 from sparseg.data import importers, shards
 from sparseg.runs import checkpoint, log, new_round, store
@@ -23,6 +23,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     `imports` are the storages in whose datasets/ an import of raw data is looked for; a new one goes to the
     first (default: the run's storage alone).  Raises ValueError with what is wrong and its remedy.
     """
+    config = with_plugins(config)
     if not config.data.root:
         raise ValueError(
             "data.root is not set: give --data.root FOLDER (an imported dataset, or a raw layout)"
@@ -32,26 +33,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
             f"run.storage={config.run.storage!r} is relative, and the working directory of a Ray job "
             "is temporary; give an absolute folder that the workers reach"
         )
-    place = _absolute(config.run.storage)
-    data, weights = config.data, config.model.weights
-    data = dataclasses.replace(
-        data,
-        root=_absolute(data.root),
-        shards=data.shards and _absolute(data.shards),
-        label_path=data.label_path and _label_path(data.label_path),
-        # every node has its own home
-        cache=data.cache and (data.cache if data.cache.startswith("~") else _absolute(data.cache)),
-    )
-    config = dataclasses.replace(
-        config,
-        data=data,
-        model=dataclasses.replace(
-            config.model,
-            weights=weights if weights in ("none", "timm", "auto") else _absolute(weights),
-            start=config.model.start and _absolute(config.model.start),
-        ),
-        run=dataclasses.replace(config.run, storage=place),
-    )
+    config = _with_absolute_paths(config)
     store.check(config)
     store.pull(config)
     if not config.run.fresh:
@@ -67,6 +49,10 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     side = found.report.get("long_side_px", config.data.long_side_px)  # recorded: predictions want it, too
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, long_side_px=side))
     _refuse_unlabelled(found, config)
+    if config.loss.with_extra:
+        from sparseg.losses import extra_terms  # loads torch
+
+        extra_terms.check(config.loss, len(found.names), config.model.feature_channels)
     if not config.run.fresh:
         checkpoint.refuse_other_classes(config.folder, found.names)
         _refuse_or_note_other_data(found, config)
@@ -90,6 +76,44 @@ def _with_found_weights(config: Config) -> ModelConfig:
     from sparseg.network import backbone  # loads torch and timm
 
     return backbone.found_weights(config.model)
+
+
+def with_plugins(config: Config) -> Config:
+    """Import the modules of run.plugins and loss.extra_terms -> the configuration in which the files of the
+    former have absolute paths.
+
+    Raises ValueError naming one that is not there, or that fails.
+    """
+    plugins.load(config.run.plugins)
+    if config.loss.extra_terms is not None:
+        from sparseg.losses import extra_terms  # loads torch
+
+        extra_terms.function_of(config.loss.extra_terms)
+    run = dataclasses.replace(config.run, plugins=plugins.absolute(config.run.plugins))
+    return dataclasses.replace(config, run=run)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """The configuration with paths that mean the same in another current folder."""
+    data, weights = config.data, config.model.weights
+    data = dataclasses.replace(
+        data,
+        root=_absolute(data.root),
+        shards=data.shards and _absolute(data.shards),
+        label_path=data.label_path and _label_path(data.label_path),
+        # every node has its own home
+        cache=data.cache and (data.cache if data.cache.startswith("~") else _absolute(data.cache)),
+    )
+    return dataclasses.replace(
+        config,
+        data=data,
+        model=dataclasses.replace(
+            config.model,
+            weights=weights if weights in ("none", "timm", "auto") else _absolute(weights),
+            start=config.model.start and _absolute(config.model.start),
+        ),
+        run=dataclasses.replace(config.run, storage=_absolute(config.run.storage)),
+    )
 
 
 def _refuse_unlabelled(found: shards.Description, config: Config) -> None:

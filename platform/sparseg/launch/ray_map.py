@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from sparseg.common import plugins
 from sparseg.config import Config, with_overrides
 from sparseg.launch.cluster import cpus_each, nodes_there, start_ray
 
@@ -28,10 +29,11 @@ def _results(remote_part: Any, task: Any, parts: Sequence[Any], workers: int, th
     import ray
 
     waiting, running = list(reversed(parts)), list[Any]()
+    path = plugins.search_path()
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                running.append(remote_part.remote(task, waiting.pop(), threads))
+                running.append(remote_part.remote(task, waiting.pop(), threads, path))
             done, running = ray.wait(running)
             yield ray.get(done[0])
     except ray.exceptions.RayTaskError as error:
@@ -41,8 +43,9 @@ def _results(remote_part: Any, task: Any, parts: Sequence[Any], workers: int, th
             ray.cancel(left, force=True)
 
 
-def _part(task: Callable[[Any], Any], part: Any, threads: int) -> Any:
+def _part(task: Callable[[Any], Any], part: Any, threads: int, search_path: list[str]) -> Any:
     import torch
 
+    plugins.extend_path(search_path)
     torch.set_num_threads(threads)
     return task(part)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparseg.common import plugins
 from sparseg.common.process import formatted_warning, in_thread, on_interrupt, reason, seldom
 from sparseg.config import Config, from_dict, to_dict
 from sparseg.launch.cluster import start_ray
@@ -29,7 +30,8 @@ RAY_FOLDER = ".ray"
 def _worker(arguments: dict[str, Any]) -> None:
     """Train on one Ray Train worker; rank 0 leaves the outcome in RESULT_FILE.
 
-    arguments: `config` as a dict, `dataset`, and `reports`: whether validations are told to Ray Train.
+    arguments: `config` as a dict, `dataset`, `reports`: whether validations are told to Ray Train, and
+    `search_path`: the folders where the driver finds the user's modules.
     """
     # Here, because Ray's controller and the driver import this module, too, and need neither torch nor timm.
     import ray.train
@@ -52,6 +54,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     rank, alone = context.get_world_rank(), context.get_world_size() == 1
     node_rank, local = context.get_node_rank(), (context.get_local_rank(), context.get_local_world_size())
     try:
+        plugins.extend_path(arguments["search_path"])
+        plugins.load(config.run.plugins)
         result = loop.run(
             config,
             arguments["dataset"],
@@ -120,6 +124,7 @@ def _trainer(config: Config, dataset: str | Path, callbacks: Sequence[Any], gpus
             "config": to_dict(config),
             "dataset": str(dataset),
             "reports": len(callbacks) > 0,
+            "search_path": plugins.search_path(),
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(

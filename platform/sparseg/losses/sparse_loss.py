@@ -141,7 +141,8 @@ class SparseLoss(nn.Module):
                 `class_balance`.
 
         Returns:
-            The unweighted scalars of `losses.TERMS` (0 where a term is off) and "total", their weighted sum.
+            The unweighted scalars of `losses.TERMS` (0 where a term is off) and "total", their weighted sum;
+            with loss.extra_terms the user's own besides.
 
         Raises:
             ValueError: naming the argument, what was found and what is allowed.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparseg.common import distributed
 from sparseg.config import IGNORED, TERMS, UNLABELLED, LossConfig
-from sparseg.losses import agmm, mixture, pairwise, tree_energy
+from sparseg.losses import agmm, extra_terms, mixture, pairwise, tree_energy
 from sparseg.losses.inputs import LossInputs, at_least_fp32, per_pixel, pixel_counts
 from sparseg.losses.mixture import Memory, resized
 
@@ -50,7 +50,7 @@ def objective(
     image_B3HW: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Compute all loss terms: unweighted scalars seg mix label sep absent only tree pairwise, and their
-    weighted total.
+    weighted total; with loss.extra_terms the user's own besides.
 
     The mixture's are those of Wu et al., CVPR 2023 (agmm.py, online_em.py), tree and pairwise stand in
     tree_energy.py and pairwise.py.  Terms that are off are 0 and cost nothing.  Sums are in fp32 whatever
@@ -73,7 +73,7 @@ def objective(
         image_B3HW: 0..255, for tree and pairwise.
 
     Raises:
-        ValueError: the method looks at the image and there is none.
+        ValueError: the method looks at the image and there is none, or the user's own terms are none.
     """
     logits_BKhw = at_least_fp32(logits_BKhw)
     if counts is None:
@@ -120,6 +120,10 @@ def _terms(inputs: LossInputs, config: LossConfig, past_warm_up: bool) -> dict[s
     terms["total"] = torch.zeros_like(terms["seg"])
     for name in TERMS:
         terms["total"] = terms["total"] + weights[name] * terms[name]
+    if past_warm_up and config.with_extra:
+        for name, value in extra_terms.terms(inputs, config).items():
+            terms[name] = value
+            terms["total"] = terms["total"] + config.extra_weight * value
     return terms
 
 

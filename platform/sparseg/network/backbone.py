@@ -60,7 +60,10 @@ def load_backbone(config: ModelConfig) -> Backbone:
     name, stride = config.backbone, config.output_stride
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5]) or "none"
-        raise ValueError(f"model.backbone: timm has no {name!r}; near: {near}")
+        raise ValueError(
+            f"model.backbone: timm has no {name!r}; near: {near}; one of your own is registered by a "
+            "module that --run.plugins names"
+        )
     source = _weights_source(config.weights)
     asked, size_multiple, own_stride = f"model.weights={config.weights}", 1, stride
     try:

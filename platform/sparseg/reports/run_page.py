@@ -10,13 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.common.files import write_atomically
-from sparseg.config import METHODS, TERMS
+from sparseg.config import TERMS, term_names
 from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.runs.log import duration, on_sparse_labels
-from sparseg.runs.records import DASH, RunRecord, dotted, group_by_seed, number, read_run, training_seconds
+from sparseg.runs.records import (
+    DASH,
+    RunRecord,
+    dotted,
+    group_by_seed,
+    is_read,
+    number,
+    read_run,
+    training_seconds,
+)
 
+MOST_NAMES = 6
+"""Names of runs that a row of the comparison shows."""
 SUMMARY = (
     ("method", "loss.method"),
+    ("terms of its own", "loss.extra_terms"),
     ("variance", "loss.variance"),
     ("labels", "data.label"),
     ("clicks per class", "data.clicks_per_class"),
@@ -92,6 +104,13 @@ def _mean_sd(values: Iterable[Any]) -> tuple[float | None, float | None]:
     return mean, statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
+def _names(runs: Sequence[RunRecord]) -> str:
+    """The names of a row's runs, the first few of many."""
+    names = list(dict.fromkeys(run.name for run in runs))
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
 def _comparison(runs: Sequence[RunRecord]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.best.get("iou") or {}))
     groups = group_by_seed(runs).items()
@@ -112,7 +131,8 @@ def _comparison(runs: Sequence[RunRecord]) -> str:
             cells.append(_percent(bars[name][-1][1]))
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         mark = swatch(colour) if colour < NUM_COLOURS else ""
-        body.append(f"<tr><th scope=row>{mark}{escape(label)}</th>{row}</tr>")
+        named = f'<br><span class="sub">{escape(_names(members))}</span>'
+        body.append(f"<tr><th scope=row>{mark}{escape(label)}{named}</th>{row}</tr>")
         if colour < NUM_COLOURS:  # a sweep has more rows than the eye tells colours apart
             curves += [(label, colour, _points(run.val, "miou", 100)) for run in members]
     head = "".join(f"<th>{escape(name)}</th>" for name in ["best val mIoU, %", "runs", "seeds", *names])
@@ -142,7 +162,7 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
         ("training time", _training_time(run)),
     ]
     tiles = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in cards)
-    known = [(name, field, run.config.get(field)) for name, field in SUMMARY if _is_read(field, run)]
+    known = [(name, field, run.config.get(field)) for name, field in SUMMARY if is_read(field, run)]
     facts = [
         (name, value) for name, field, value in known if value not in (None, "", 0) or field == "run.seed"
     ]
@@ -150,7 +170,10 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
     facts += [("device", device)] if device else []
     facts += [("commit", str(run.environment.get("commit") or DASH)[:10])]
     facts += [("data fingerprint", run.environment.get("data_fingerprint") or DASH)]
-    terms = [(term, n, _points(run.train, term)) for n, term in enumerate(("total", *TERMS))]
+    names = term_names(dict.fromkeys(name for line in run.train for name in line))
+    colours = dict(zip(("total", *TERMS), range(1 + len(TERMS)), strict=True))
+    colours |= {name: NUM_COLOURS - 1 - n for n, name in enumerate(names[::-1]) if name not in TERMS}
+    terms = [(term, colour, _points(run.train, term)) for term, colour in colours.items()]
     terms = [line for line in terms if any(y for _, y in line[2] if not math.isnan(y))]
     iou = [(name, [(0, number(value))]) for name, value in (best.get("iou") or {}).items()]
     curve = [("mIoU", 0, _points(run.val, "miou", 100))]
@@ -167,12 +190,6 @@ def _run_section(run: RunRecord, more: str, *, opened: bool) -> str:
         f"<details><summary>Environment</summary>{_facts(dotted(run.environment).items())}</details>"
         "</details></section>"
     )
-
-
-def _is_read(field: str, run: RunRecord) -> bool:
-    """Whether the run's method reads this field, e.g. loss.variance; of a method that we do not know, yes."""
-    method = METHODS.get(str(run.config.get("loss.method")))
-    return method is None or not field.startswith("loss.") or field.removeprefix("loss.") in method.fields
 
 
 def _training_time(run: RunRecord) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from sparseg import config as configuration
+from sparseg.common import plugins
 from sparseg.common.files import checksum, write_atomically
 from sparseg.common.process import one_line
 from sparseg.config import Config
@@ -164,7 +165,7 @@ FREE_TO_CHANGE = {
     "resources": None,
     "run": (
         *("storage", "log_every", "validate_every", "checkpoint_every", "checkpoint_seconds"),
-        *("keep", "fresh", "tensorboard", "hang_seconds", "mirror"),
+        *("keep", "fresh", "tensorboard", "hang_seconds", "mirror", "plugins"),
     ),
 }
 """Fields in which a run may go on differently; None = the whole section.  Everything else changes the
@@ -305,7 +306,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
         and the checkpoint's `metadata`.
 
     Raises:
-        ValueError: The file is missing, truncated, or not written by sparseg; the message names it.
+        ValueError: The file is missing, truncated, or not written by sparseg, or a module that the run named
+            in run.plugins is not on the user's path; the message names it.
 
     Example:
         >>> loaded = sparseg.load_model("runs/tiny")
@@ -322,6 +324,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
         state = {name: opened.get_tensor(name) for name in opened.keys()}
     config = configuration.from_dict(json.loads(metadata["config"]))
     names = json.loads(metadata["classes"])
+    plugins.load_of_checkpoint(config.run.plugins, file.parent)
     bare = dataclasses.replace(config.model, weights="none")
     model = segmenter.build(bare, len(names), quiet=True)
     model.load_state_dict(state)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparseg.common import files
-from sparseg.config import TERMS, Config, to_dict
+from sparseg.config import Config, term_names, to_dict
 from sparseg.data import drawing
 from sparseg.runs import checkpoint
 
@@ -124,7 +124,7 @@ class RunLog:
             "images_per_s": round(rate, 3),
         }
         eta_s = (self.total_steps - step) * self.seconds_timed / self.steps_timed
-        shown = ["total", *(name for name in TERMS if values[name])]
+        shown = ["total", *(name for name in term_names(values) if values[name])]
         terms = " ".join(f"{name} {values[name]:.4f}" for name in shown)
         memory = ""
         if torch.cuda.is_available():

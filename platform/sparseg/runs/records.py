@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparseg.config import METHODS, Config, to_dict
 from sparseg.runs import checkpoint
 
 DASH = "–"
@@ -154,13 +155,29 @@ def group_by_seed(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return groups
 
 
+def is_read(field: str, run: RunRecord) -> bool:
+    """Whether the run's method reads this field, e.g. loss.variance; of a method that we do not know, yes."""
+    method = METHODS.get(str(run.config.get("loss.method")))
+    if method is None or not field.startswith("loss."):
+        return True
+    waits = run.config.get("loss.extra_terms") is not None and field == "loss.warmup_epochs"
+    return waits or field.removeprefix("loss.") in method.fields
+
+
 def differing_fields(runs: Sequence[RunRecord], ignored: tuple[str, ...]) -> list[dict[str, str]]:
     """For each run its values of the fields in which the runs differ, but for fields that begin like one of
-    `ignored`."""
-    keys = []
+    `ignored`.
+
+    Only the runs whose method reads a field can differ in it, and have a value of it here.  A field that an
+    older run does not know has its default there.
+    """
+    defaults = dotted(to_dict(Config()))
+    values = []
     for run in runs:
-        fields = {name: run.config[name] for name in run.config if not name.startswith(ignored)}
-        keys.append({name: json.dumps(value) for name, value in fields.items()} or {"name": run.name})
-    everything = sorted({name for key in keys for name in key})
-    telling = [name for name in everything if len({key.get(name) for key in keys}) > 1]
-    return [{name: key.get(name, DASH).strip('"') for name in telling} for key in keys]
+        fields = {**defaults, **run.config} if run.config else {"name": run.name}
+        read = {name: value for name, value in fields.items() if is_read(name, run)}
+        values.append({name: json.dumps(value).strip('"') for name, value in read.items()})
+    names = sorted({name for fields in values for name in fields if not name.startswith(ignored)})
+    telling = [name for name in names if len({fields[name] for fields in values if name in fields}) > 1]
+    telling += ["name"] if "name" in names and "name" not in telling else []
+    return [{name: fields[name] for name in telling if name in fields} for fields in values]

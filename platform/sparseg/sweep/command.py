@@ -12,6 +12,7 @@ from typing import Any
 from sparseg.common.process import guarded
 from sparseg.config import command_line, with_overrides
 from sparseg.config.trainer_file import load_file, recipe_of
+from sparseg.launch import prepare
 from sparseg.sweep import runner
 from sparseg.sweep.cost import COSTS
 from sparseg.sweep.points import points_of
@@ -59,6 +60,7 @@ def parse(
     loaded = load_file(trainer)
     recipe = recipe_of(trainer, loaded)
     config, dry_run = command_line.parse(recipe, rest)
+    config = prepare.with_plugins(config)  # before points of the space are checked
     if not dry_run and hasattr(loaded, "make_data") and config.data.root == recipe.data.root:
         loaded.make_data()  # of the demo: nobody has it on disk
     config = with_overrides(config, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})

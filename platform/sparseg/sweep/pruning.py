@@ -25,6 +25,7 @@ def first_rung(space: Space, base: Config, total_steps: int, steps_per_epoch: fl
         return max(own, *ends(space[name])) if name in space else float(own)
 
     warms_up = any(METHODS[name].warms_up for name in methods_of(space, base))
+    warms_up = warms_up or base.loss.extra_terms is not None
     terms = longest("loss.warmup_epochs") * steps_per_epoch if warms_up else 0.0
     warm = math.ceil(max(longest("optim.warmup_steps"), terms))
     return max(1, min(max(total_steps // 9, warm), total_steps // 4))

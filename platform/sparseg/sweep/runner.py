@@ -17,6 +17,7 @@ import optuna
 from ray import tune
 
 from sparseg import launch
+from sparseg.common import plugins
 from sparseg.common.process import Interrupted, reason
 from sparseg.config import from_dict, to_dict, with_overrides
 from sparseg.launch import cluster, prepare
@@ -41,6 +42,7 @@ def run_trial(arguments: dict[str, Any]) -> None:
 
     if "error" in arguments:
         return tune.report({"error": arguments["error"]})
+    plugins.extend_path(arguments["search_path"])
     found = []
     configs = [from_dict(values) for values in arguments["configs"]]
     for config in configs:

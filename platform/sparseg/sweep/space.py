@@ -161,6 +161,8 @@ def check_effect(path: Path, space: Space, base: Config) -> None:
     """Raise ValueError if the space searches what no trial would use, because the method is another."""
     methods = methods_of(space, base)
     read = frozenset().union(*(METHODS[name].fields for name in methods))
+    if base.loss.extra_terms is not None:  # which wait for the end of the warm-up
+        read |= {"warmup_epochs"}
     searched_fields = [name.removeprefix("loss.") for name in space if name.startswith("loss.")]
     idle = [name for name in searched_fields if name not in read]
     if not idle:

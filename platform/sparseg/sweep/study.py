@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
+from sparseg.common import plugins
 from sparseg.common.files import write_atomically
 from sparseg.common.process import one_line
 from sparseg.config import Config, to_dict, with_overrides
@@ -208,7 +209,8 @@ class StudySearch(Searcher):
         except ValueError as error:  # each value is allowed, not all of them together
             return {"error": str(error)}
         imports = import_storages(self.sweep, trial.number)
-        return {"configs": configs, "cost": self.sweep.cost, "imports": imports}
+        path = plugins.search_path()
+        return {"configs": configs, "cost": self.sweep.cost, "imports": imports, "search_path": path}
 
     def stop(self, trial_id: str, result: Mapping[Any, Any]) -> bool:
         """Take in a validation; is the trial hopeless?  Called by Tune for every report."""
