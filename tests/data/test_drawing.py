@@ -1,4 +1,6 @@
-"""The three pictures: overlay, clicks, panels."""
+"""The pictures: overlay, its legend, clicks, panels."""
+
+import io
 
 import numpy as np
 import pytest
@@ -67,3 +69,48 @@ def test_unequal_panels_are_refused(tmp_path):
         with pytest.raises(ValueError, match="equally many"):
             drawing.panels(columns, tmp_path / "panel.png")
     assert not (tmp_path / "panel.png").exists()
+
+
+# ----------------------------------------------------------------------------------- the legend of an overlay
+
+ENTRIES = [("sky 61.5 %", (0, 114, 178)), ("building 30.2 %", (230, 159, 0)), ("car <0.1 %", (0, 158, 115))]
+
+
+@pytest.mark.parametrize("height", [*range(64, 81), 333])
+def test_a_jpeg_with_a_legend_holds_the_same_picture(height: int) -> None:
+    small = np.random.default_rng(height).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(small).resize((90, height), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(drawing.with_legend(picture, ENTRIES)[:height], picture)
+    without, with_ = (
+        np.asarray(Image.open(io.BytesIO(drawing.encode(array, "JPEG"))))
+        for array in (picture, drawing.with_legend(picture, ENTRIES))
+    )
+    assert with_.shape[0] > height + 12 and with_.shape[1:] == without.shape[1:]
+    whole = (height - 1) // 16 * 16 - 1  # the last row of colour is smoothed with the next
+    np.testing.assert_array_equal(with_[:whole], without[:whole])
+    differing = np.abs(with_[:height].astype(int) - without)
+    assert differing[:-1].max() < 12 and differing[-1].mean() < 24
+
+
+@pytest.mark.parametrize("size", [(240, 320), (720, 960), (3000, 4000), (4000, 3000)])
+def test_the_legends_text_is_as_large_as_the_picture_asks_for(size: tuple[int, int]) -> None:
+    picture = np.zeros((*size, 3), np.uint8)
+    strip = drawing.with_legend(picture, ENTRIES[:1])[size[0] :]
+    rows = np.flatnonzero((strip == np.array(ENTRIES[0][1])).all(2).any(1))  # of the dot, as high as the text
+    assert 0.015 < len(rows) / max(size) < 0.04
+    assert (strip == np.array(drawing.INK)).all(2).any()
+
+
+def test_a_legend_is_wrapped_and_long_names_are_cut() -> None:
+    picture = np.zeros((40, 100, 3), np.uint8)
+    one, three = (drawing.with_legend(picture, ENTRIES[:count]).shape[0] for count in (1, 3))
+    assert three > one + 20
+    long = drawing.with_legend(picture, [("a name that no strip of a hundred pixels can hold", (9, 9, 9))])
+    assert long.shape[:2] == (one, 100)
+    assert (long[:, -4:] != np.array(drawing.INK)).any(2)[40:].all()
+
+
+def test_no_legend_where_there_is_nothing_to_name_or_no_room_in_a_jpeg() -> None:
+    picture = np.zeros((65530, 8, 3), np.uint8)
+    assert drawing.with_legend(picture, ENTRIES) is picture
+    assert drawing.with_legend(picture[:40], []).shape == (40, 8, 3)

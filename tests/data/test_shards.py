@@ -351,12 +351,6 @@ def test_labels_survive_encoding_and_have_colours() -> None:
     assert Image.open(io.BytesIO(data)).convert("RGB").getpixel((1, 0)) == (40, 50, 60)
 
 
-def test_the_default_palette_is_that_of_voc() -> None:
-    assert shards.default_palette(4) == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
-    assert shards.default_palette(21)[15] == (192, 128, 128)  # person
-    assert len(set(shards.default_palette(250))) == 250
-
-
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind)

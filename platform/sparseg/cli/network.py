@@ -25,9 +25,11 @@ def add_commands(commands: Any) -> None:
 
     add = commands.add_parser("predict", help="images -> palette PNG masks; the same command goes on")
     add.add_argument("checkpoint", help="a checkpoint, or a run (its best)")
-    add.add_argument("images", help="an image, a folder, or a glob pattern")
+    add.add_argument("images", help="an image, a folder (not its subfolders), or a glob pattern")
     add.add_argument("out")
-    add.add_argument("--overlay", action="store_true", help="also the image with its classes tinted")
+    add.add_argument(
+        "--overlay", action="store_true", help="also the image with its classes tinted, and a legend below"
+    )
     add.add_argument("--probabilities", action="store_true", help="also all probabilities (npz)")
     _add_views(add)
     add.add_argument("--force", action="store_true", help="overwrite what is there")
@@ -105,7 +107,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from sparseg.inference import predict
 
-    unreadable = predict.predict_folder(
+    done = predict.predict_folder(
         options.checkpoint,
         options.images,
         options.out,
@@ -115,8 +117,8 @@ def _predict(options: argparse.Namespace) -> None:
         spread=_spread(options.workers),
         **_views(options),
     )
-    if unreadable:
-        raise RuntimeError(f"{unreadable} images have no mask (why: above)")
+    if done.failures:
+        raise RuntimeError(f"{done.failures} images have no mask (why: above)")
 
 
 def _export(options: argparse.Namespace) -> None:

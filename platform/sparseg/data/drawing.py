@@ -15,6 +15,12 @@ from sparseg.config import UNLABELLED
 
 Array = NDArray[np.uint8]
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+PAPER, INK = (252, 252, 250), (30, 32, 36)
+LEGEND_LEAST_PX, LEGEND_SHARE = 12, 0.02
+"""Height of a legend's text: at least, and as a share of the picture's longer side."""
+JPEG_BLOCK_PX, JPEG_MOST_PX = 16, 65535
+"""Side of the blocks that pixels are coded in together; longest side of a JPEG."""
 MANY_DOTS = 40  # on one image; dots get smaller beyond
 
 
@@ -34,6 +40,34 @@ def overlay(image_HW3: Array, label_HW: Array, palette: Sequence[Colour], alpha:
     table[: len(palette)] = palette
     share_HW1 = np.where(label_HW < len(palette), np.float32(alpha), np.float32(0))[..., None]
     return np.rint(image_HW3 * (1 - share_HW1) + table[label_HW] * share_HW1).astype(np.uint8)
+
+
+def with_legend(picture_HW3: Array, entries: Sequence[tuple[str, Colour]]) -> Array:
+    """The picture with a strip below that names colours -> (H + h, W, 3) uint8; nothing is drawn on it.
+
+    Text is as large as the picture asks for, LEGEND_SHARE of its longer side; a text wider than the picture
+    is cut.  The strip begins at a row that JPEG's blocks do not share with the picture, whose last row is
+    repeated till there: so its bright ground does not shine into the picture.
+    """
+    H, W, _ = picture_HW3.shape
+    font_px = max(LEGEND_LEAST_PX, round(LEGEND_SHARE * max(H, W)))
+    font, margin, row_px = ImageFont.load_default(size=font_px), font_px // 2, round(1.6 * font_px)
+    dot_px, gap_px = round(0.9 * font_px), round(0.4 * font_px)
+    texts = [_cut(text, W - 2 * margin - dot_px - gap_px, font) for text, _ in entries]
+    places = _legend_layout(texts, W - 2 * margin, font, dot_px + gap_px + font_px, row_px)
+    height = places[-1][1] + row_px + margin if places else 0
+    first = H + -H % JPEG_BLOCK_PX
+    if not places or first + height > JPEG_MOST_PX:
+        return picture_HW3
+    strip = Image.new("RGB", (W, height), PAPER)
+    draw = ImageDraw.Draw(strip)
+    for (x, y), text, (_, colour) in zip(places, texts, entries, strict=True):
+        left, middle = margin + x, margin // 2 + y + row_px // 2
+        box = (left, middle - dot_px // 2, left + dot_px, middle - dot_px // 2 + dot_px)
+        draw.rounded_rectangle(box, font_px // 5, fill=tuple(colour), outline=(90, 90, 90))
+        draw.text((left + dot_px + gap_px, middle), text, fill=INK, font=font, anchor="lm")
+    repeated = np.repeat(picture_HW3[-1:], first - H, axis=0)
+    return np.concatenate([picture_HW3, repeated, np.asarray(strip)])
 
 
 def draw_clicks(
@@ -106,13 +140,13 @@ def sheet(
         for row in range(count)
     ]
     width, font = len(columns) * (cell_px + gap) + gap, ImageFont.load_default(size=17)
-    entries = _legend_layout(legend or {}, width - 2 * gap, font)
+    entries = _legend_layout(list(legend or {}), width - 2 * gap, font, 46, 26)
     footer = (entries[-1][1] + 30 if entries else 0) + gap
-    canvas = Image.new("RGB", (width, header + sum(heights) + gap * (count - 1) + footer), (252, 252, 250))
+    canvas = Image.new("RGB", (width, header + sum(heights) + gap * (count - 1) + footer), PAPER)
     draw = ImageDraw.Draw(canvas)
     for number, (title, pictures) in enumerate(columns.items()):
         left, top = gap + number * (cell_px + gap), header
-        draw.text((left + cell_px / 2, header / 2), title, fill=(30, 32, 36), font=font, anchor="mm")
+        draw.text((left + cell_px / 2, header / 2), title, fill=INK, font=font, anchor="mm")
         for picture, height in zip(pictures, heights, strict=True):
             own = (cell_px, round(cell_px * picture.shape[0] / picture.shape[1]))
             canvas.paste(Image.fromarray(picture).resize(own, Image.Resampling.BICUBIC), (left, top))
@@ -121,21 +155,29 @@ def sheet(
     for (x, y), (klass, colour) in zip(entries, (legend or {}).items(), strict=True):
         at = (gap + x, bottom + y + 4, gap + x + 16, bottom + y + 20)
         draw.rounded_rectangle(at, 4, fill=tuple(colour), outline=(90, 90, 90))
-        draw.text((at[2] + 7, bottom + y + 12), klass, fill=(30, 32, 36), font=font, anchor="lm")
+        draw.text((at[2] + 7, bottom + y + 12), klass, fill=INK, font=font, anchor="lm")
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _legend_layout(
-    legend: Mapping[str, Colour], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    texts: Sequence[str], width: int, font: Font, beside_px: int, row_px: int
 ) -> list[tuple[int, int]]:
-    """Where each entry starts (x, y), wrapped at ``width`` pixels."""
+    """Where each entry starts (x, y), wrapped at ``width`` pixels; ``beside_px`` are for what is beside."""
     places, x, y = [], 0, 0
-    for name in legend:
-        needed = round(font.getlength(name)) + 46
+    for text in texts:
+        needed = round(font.getlength(text)) + beside_px
         if x and x + needed > width:
-            x, y = 0, y + 26
+            x, y = 0, y + row_px
         places.append((x, y))
         x += needed
     return places
+
+
+def _cut(text: str, width: int, font: Font) -> str:
+    """The text, or as much of its beginning as fits, with dots behind."""
+    if font.getlength(text) <= width:
+        return text
+    fitting = (text[:length] + "..." for length in range(len(text) - 1, 0, -1))
+    return next((shorter for shorter in fitting if font.getlength(shorter) <= width), "")

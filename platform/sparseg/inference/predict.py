@@ -7,7 +7,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from sparseg.common.files import checksum, write_atomically
+from sparseg.common.numbers import percent
 from sparseg.data import drawing, shards
 from sparseg.data.drawing import Array
 from sparseg.data.working_size import resized_image, working_size
@@ -42,13 +42,11 @@ class Job:
     overlay: bool
     probabilities: bool
     views: Mapping[str, Any]  # of `class_probabilities`
-    home: str = ""
-    """Folder whose subfolders the outputs mirror; empty: all lie in `folder` itself."""
+    home: str
+    """Folder whose subfolders the outputs mirror."""
 
     def stem(self, file: Path) -> str:
         """Give the path of an image's outputs below `folder`, without their endings."""
-        if not self.home:
-            return file.stem
         return (file.parent.relative_to(self.home) / file.stem).as_posix()
 
     @property
@@ -83,6 +81,19 @@ class Job:
         return {**row, "settings": self.settings(file)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What stands in a folder of predictions after a command: of its images those that have a mask."""
+
+    folder: Path
+    rows: list[Row]
+    """Of predictions.csv, in the order of the images' names; made now or before."""
+    failures: int
+    """Images without a mask."""
+    names: list[str]
+    palette: list[shards.Colour]
+
+
 def predict_folder(
     checkpoint: str | Path,
     images: str | Path,
@@ -93,12 +104,12 @@ def predict_folder(
     force: bool = False,
     spread: Spread | None = None,
     **views: Any,
-) -> int:
-    """Write OUT/STEM.png (palette PNG of class ids) for every image -> the number of images that failed.
+) -> Predictions:
+    """Write OUT/STEM.png (palette PNG of class ids) for every image.
 
-    Where images of several folders have equal names, OUT mirrors their folders: OUT/siteA/STEM.png.
-    ``images`` is a file, a folder (not its subfolders) or a glob pattern.  ``overlay`` adds
-    STEM_overlay.jpg, ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.
+    ``images`` is a file, a folder (not its subfolders) or a glob pattern, whose folders OUT mirrors: the mask
+    of photos/siteA/1.jpg by photos/**/*.jpg is OUT/siteA/1.png.  ``overlay`` adds STEM_overlay.jpg, with a
+    legend below, ``probabilities`` STEM.npz with ``probabilities`` (K, H, W) float16 and ``names``.
     OUT/predictions.csv has a row for each image: the mean probability of its pixels' classes, the share of
     pixels below 0.5, and the share of pixels of each class.  What stands there with the same checkpoint and
     settings is not predicted again, unless the image has changed.
@@ -108,10 +119,10 @@ def predict_folder(
     Raises ValueError, before anything is written, if there is no image, if two share a stem, if an output
     exists (allowed with ``force``) or would replace an input, or if the checkpoint cannot be read.
     """
-    files = [file.absolute() for file in list_images(images)]
+    home, files = list_images(images)
     folder, checkpoint = Path(out).absolute(), checkpoints.resolve(checkpoint).absolute()
     loaded = checkpoints.load_model(checkpoint, "cpu" if spread is not None else _device())
-    job = Job(str(checkpoint), str(folder), overlay, probabilities, views, _home_of(files))
+    job = Job(str(checkpoint), str(folder), overlay, probabilities, views, str(home))
     _check_outputs(files, folder, job)
     listing = Listing(folder, loaded.names)
     columns = ["confidence", *cover_columns(loaded.names)]
@@ -134,7 +145,9 @@ def predict_folder(
                 write({**row, "also": also[Path(row["image"])]})
     refused = f", {failures} without a mask (why: above)" if failures else ""
     print(f"{len(files) - failures} of {len(files)} images -> {folder}{refused}", file=sys.stderr)
-    return failures
+    rows = [listing.rows[f"{job.stem(file)}.png"] for file in files]
+    done = [row for row in rows if row["confidence"]]
+    return Predictions(folder, done, failures, loaded.names, loaded.palette)
 
 
 def _by_workers(job: Job, files: Sequence[Path], spread: Spread) -> Iterator[Row]:
@@ -181,8 +194,9 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
             if job.probabilities:
                 kept.append(p_KrW.astype(np.float16))
         if job.overlay:
-            picture = drawing.encode(drawing.overlay(image_HW3, label_HW, loaded.palette), "JPEG")
-            write_atomically(mask.with_name(f"{file.stem}_overlay.jpg"), picture)
+            tinted = drawing.overlay(image_HW3, label_HW, loaded.palette)
+            picture = drawing.with_legend(tinted, legend_of(loaded, count_K / label_HW.size))
+            write_atomically(mask.with_name(f"{file.stem}_overlay.jpg"), drawing.encode(picture, "JPEG"))
         if job.probabilities:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, probabilities=np.concatenate(kept, 1), names=np.array(loaded.names))
@@ -193,6 +207,12 @@ def _predicted(job: Job, loaded: checkpoints.Loaded, files: Sequence[Path]) -> I
         # six decimals: 0.0001 of a photograph of 12 megapixels is 1,200 pixels
         covers = (f"{count / label_HW.size:.6f}" for count in count_K)
         yield row | dict(zip(cover_columns(loaded.names), covers, strict=True))
+
+
+def legend_of(loaded: checkpoints.Loaded, cover_K: NDArray[np.float64]) -> list[tuple[str, drawing.Colour]]:
+    """Name and cover, and the colour, of the classes that an image holds, from the largest down."""
+    order = [k for k in np.argsort(-cover_K, kind="stable") if cover_K[k] > 0]
+    return [(f"{loaded.names[k]} {percent(cover_K[k])}", loaded.palette[k]) for k in order]
 
 
 @torch.inference_mode()
@@ -266,13 +286,6 @@ def _complete(row: Row | None, columns: Sequence[str], folder: Path, job: Job) -
         return False
     stem, written = row["mask"].removesuffix(".png"), {".png", *row["also"].split()}
     return all(kind in written and (folder / f"{stem}{kind}").is_file() for kind in job.kinds)
-
-
-def _home_of(files: Sequence[Path]) -> str:
-    """Find the folder whose subfolders the outputs mirror: where names are equal, the images' common one."""
-    if len({file.stem for file in files}) == len(files):
-        return ""
-    return os.path.commonpath([file.parent for file in files])
 
 
 def _check_outputs(files: Sequence[Path], folder: Path, job: Job) -> None:

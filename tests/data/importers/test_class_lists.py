@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -10,18 +11,19 @@ import pytest
 from importing import import_dataset
 from PIL import Image
 
-from sparseg.config import UNLABELLED
+from sparseg.config import UNLABELLED, DataConfig
 from sparseg.data import shards
-from sparseg.data.importers import format_report
+from sparseg.data.importers import format_report, prepare
+from sparseg.data.importers.class_list import read_class_list
 from sparseg.data.importers.files import is_void, list_images
-from sparseg.data.importers.source import read_names
 
 HEIGHT, WIDTH = 12, 16
 
 
 def listed(tmp_path: Path, text: str) -> tuple[list[str], list[str]]:
     (tmp_path / "classes.txt").write_text(text)
-    return read_names(tmp_path / "classes.txt")
+    found = read_class_list(tmp_path / "classes.txt")
+    return found.names, found.notes
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,83 @@ def test_masks_in_the_colours_of_a_labelmap(tmp_path: Path) -> None:
     labelmap.write_text("background:0,0,0::\nrock:250,50,84::\n")
     with pytest.raises(ValueError, match=r"a\.png: .* of colours that labelmap.txt does not name: 250,50,83"):
         import_dataset("folder", root, tmp_path / "none", label="full", workers=0)
+
+
+# ---------------------------------------------------------------------------------------------- their colours
+
+
+def test_a_colour_may_stand_behind_a_name(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("0 bare ground #1A2b3C\ncoral\t#f80\nvoid #000\nsand\n")
+    found = read_class_list(tmp_path / "classes.txt")
+    assert found.names == ["bare ground", "coral", "sand"]
+    assert found.colours == ((0x1A, 0x2B, 0x3C), (0xFF, 0x88, 0x00), None)
+    assert found.notes == ["classes.txt: 'void' left out, no class; class 0 is 'bare ground'"]
+
+
+@pytest.mark.parametrize(
+    "name", ["C#", "plot #12", "#12 plot", "plot#ffffff", "a #12345", "a #12345g", "a # fff"]
+)
+def test_a_name_with_a_hash_and_no_colour_is_a_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "classes.txt").write_text(f"0 {name}\n1 sand\n")
+    found = read_class_list(tmp_path / "classes.txt")
+    assert (found.names, found.colours) == ([name, "sand"], ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a #f00\nb\nc #FF0000\n",
+            r"classes.txt, line 3: class 'c' has the colour #ff0000, which that of line 1 has",
+        ),
+        (
+            "a #282828\nb\n",
+            r", line 1: class 'a' has the colour #282828, .* that are not labelled; choose",
+        ),
+        (
+            "a\nb #e0e0c0\n",
+            r", line 2: class 'b' has the colour #e0e0c0, .* ignored \(void\); choose",
+        ),
+        (
+            "plot #101\nplot #102\n",
+            r", line 2: class 'plot' stands there twice \(#102 behind it is read as a col",
+        ),
+    ],
+)
+def test_colours_that_mean_something_else_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_class_list(tmp_path / "classes.txt")
+
+
+def test_colours_reach_the_data_set_and_its_label_pngs_but_not_its_name(tmp_path: Path) -> None:
+    root = raw_folder(tmp_path / "raw", "rock\nsand\n")
+    plain = import_dataset("folder", root, tmp_path / "plain", label="full", workers=0)
+    (root / "classes.txt").write_text("rock\nsand #ff8800\n")
+    coloured = import_dataset("folder", root, tmp_path / "coloured", label="full", workers=0)
+    assert coloured.fingerprint == plain.fingerprint
+    assert list(coloured.classes) == ["rock", "sand"]
+    opened = shards.open(tmp_path / "coloured")
+    assert opened.palette == [shards.default_palette(1)[0], (255, 136, 0)]
+    label = Image.open(io.BytesIO(opened.splits["val"][0]["label"]["bytes"]))
+    assert label.getpalette()[3:6] == [255, 136, 0]
+    np.testing.assert_array_equal(np.asarray(label), mask())
+    assert shards.open(tmp_path / "plain").palette == shards.default_palette(2)
+
+
+def test_a_run_says_that_an_earlier_import_keeps_its_colours(tmp_path: Path, capsys) -> None:
+    root = raw_folder(tmp_path / "raw", "rock\nsand #ff8800\n")
+    data = DataConfig(root=str(root), layout="folder", label="full")
+    prepare(data, tmp_path / "storage")
+    assert "colours" not in capsys.readouterr().out
+    (root / "classes.txt").write_text("rock\nsand #0088ff\n")
+    place = prepare(data, tmp_path / "storage")
+    told = f"note: {place} has other colours than classes.txt now, those of its import"
+    assert told in capsys.readouterr().out
+    assert shards.open(place).palette[1] == (255, 136, 0)
+    (root / "classes.txt").write_text("rock\nsand #ff8800\n")
+    prepare(data, tmp_path / "storage")
+    assert "colours" not in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------- what else is not passed in silence

@@ -513,6 +513,6 @@ def test_trained_on_tiles_predicts_the_whole_image(tmp_path: Path) -> None:
     assert all(np.isfinite(line["total"]) for line in lines if "total" in line)
     out = tmp_path / "masks"
     scene_file = root / "images" / "train" / "site" / "a.png"
-    assert predict.predict_folder(tmp_path / "runs" / "tiny", scene_file, out, window_px=TILE) == 0
+    assert predict.predict_folder(tmp_path / "runs" / "tiny", scene_file, out, window_px=TILE).failures == 0
     predicted = shards.decode_label((out / "a.png").read_bytes())
     assert predicted.shape == SIZES["train"]["site/a"] and predicted.max() < len(tiny.NAMES)

@@ -21,6 +21,7 @@ from sparseg.data.importers.summary import describe, format_report, inspected, n
 
 DEFAULTS = ImportConfig()
 ANNOUNCED_ROWS = 2000  # an import of more takes long enough to be announced
+OLD_COLOURS = "has other colours than classes.txt now, those of its import; remove it to import anew"
 
 __all__ = ["ImportReport", "format_report", "import_dataset", "inspected", "prepare", "sparsify_dataset"]
 
@@ -106,9 +107,8 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
                 opened = shards.open(given.source, cache=data.cache)
                 derive(opened, recipe, out, train_split=data.train_split, name=name)
             imported = _checked(out, data)
-            print(
-                f"dataset: imported {describe(imported)} from {root} in {time.perf_counter() - start_s:.1f} s"
-            )
+            seconds = time.perf_counter() - start_s
+            print(f"dataset: imported {describe(imported)} from {root} in {seconds:.1f} s")
             for note in notes_of(ImportReport.from_dict(imported.report)):
                 print(f"note: {note}")
             return out.absolute()
@@ -121,6 +121,8 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
             "another folder or remove it"
         )
     print(f"dataset: {describe(earlier)}")
+    if listed is not None and listed.colours and earlier.palette != layouts.palette_of(listed):
+        print(f"note: {out} {OLD_COLOURS}")
     return out.absolute()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,6 @@ def import_source(
         tiles=tiles_of(config),
         long_side_px=config.long_side_px or None,
     )
-    palette = layouts.PALETTES.get(source.layout)
-    if palette is not None and len(palette) != len(source.names):
-        palette = None
     nothing = {split: list[Item]() for split in source.splits}
     without_items = dataclasses.replace(source, splits=nothing, group_of=None)
     written = shards.build(
@@ -59,14 +57,20 @@ def import_source(
         source.splits,
         functools.partial(_open_reader, without_items, config, annotate),
         source.names,
-        fingerprint=name,
+        fingerprint=name + _name_of_colours(source),
         report_of=functools.partial(_import_report, source, config, uncounted),
-        palette=palette,
+        palette=layouts.palette_of(source),
         num_shards=num_shards,
         workers=workers,
         part_items=tiles.PART_ITEMS if config.tile_px else None,
     )
     return ImportReport.from_dict(written)
+
+
+def _name_of_colours(source: Source) -> str:
+    """Tell the parts of an interrupted import by the colours that their label PNGs are written in."""
+    told = repr(source.colours).encode()
+    return f"-{hashlib.sha256(told).hexdigest()[:6]}" if source.colours else ""
 
 
 def _refuse_ids_of_tiles(source: Source) -> None:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparseg.config import IGNORED, MAX_CLASSES, PIXELLESS, FieldError, ImportConfig, field, flag
+from sparseg.config import IGNORED, PIXELLESS, FieldError, ImportConfig, field, flag
 from sparseg.data import shards, sparsify
 from sparseg.data.importers.files import (
     PASSED_OVER,
     first_folder,
-    is_void,
     label_files,
     label_paths,
     nearest,
-    read_lines,
     some,
 )
 
@@ -77,6 +74,9 @@ class Source:
     places: dict[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
     """Label kind -> where the layout keeps that annotation, first existing one wins."""
     point_files: tuple[Path, ...] = ()
+    colours: tuple[shards.Colour | None, ...] = ()
+    """What the class list says, None for a class without; empty where no class has any.  No part of the
+    import's name: with other colours the rows are the same."""
     notes: tuple[str, ...] = ()
     dense_is_labels: bool = False
     """Dense masks are taken from labels/ for want of masks/: their density must be checked."""
@@ -119,62 +119,6 @@ def identity(num_classes: int, **codes: int) -> dict[int, int]:
     """Make the table of a mask whose classes are 0..K-1 and whose void is `codes["void"]` (default
     IGNORED)."""
     return {**{k: k for k in range(num_classes)}, codes.get("void", IGNORED): IGNORED}
-
-
-def read_names(file: Path) -> tuple[list[str], list[str]]:
-    """Read a classes.txt -> (class names, notes): one name a line, optionally led by its index.
-
-    Lines that name no class (void, labelme's __ignore__) are left out and noted.  Raises ValueError naming
-    the file and the line.
-    """
-    names: list[str] = []
-    left_out: list[str] = []
-    for number, line in enumerate(read_lines(file), 1):
-        match = re.fullmatch(r"(?:(\d+)[\s:,]+)?(\S.*?)", line.strip())
-        if not match or line.lstrip().startswith("#"):
-            continue
-        index, name = match.groups()
-        if is_void(name):
-            left_out.append(name)
-            continue
-        if index is not None and int(index) != len(names):
-            raise ValueError(
-                f"{file}, line {number}: index {index} of {name!r} should be {len(names)}; number from 0"
-            )
-        if name in names:
-            raise ValueError(
-                f"{file}, line {number}: class {name!r} stands there twice; remove or rename one"
-            )
-        names.append(name)
-    _refuse_other_lists(names, file)
-    if not 1 <= len(names) <= MAX_CLASSES:
-        raise ValueError(
-            f"{file}: needs 1 to {MAX_CLASSES} different class names, one a line; found {len(names)}"
-        )
-    if not left_out:
-        return names, []
-    what = f"{some(map(repr, left_out))} left out, no class; class 0 is {names[0]!r}"
-    return names, [f"{file.name}: {what}"]
-
-
-def _refuse_other_lists(names: list[str], file: Path) -> None:
-    """Raise ValueError for names that are a whole list in one line, or lines of JSON, YAML or a labelmap."""
-    if len(names) == 1 and (separators := sorted(set(names[0]) & set(",;|\t[{ "))):
-        shown = some("spaces" if mark == " " else mark for mark in separators)
-        raise ValueError(
-            f"{file}: holds one name, {names[0][:60]!r}, with {shown} in it; write one name a line (a single "
-            "class needs a second one beside it, such as background)"
-        )
-    odd = {
-        "JSON or a list in brackets": names[:1] and names[0][0] in "[{",
-        "a list of YAML": names and all(name.startswith("- ") for name in names),
-        "names in quotes": names and all(name[0] in "\"'" for name in names),
-        "names with a comma behind them": len(names) > 1 and all(name.endswith(",") for name in names[:-1]),
-        "colours of a labelmap.txt, which belongs into masks/": names
-        and all(re.fullmatch(r".+:\d+, *\d+, *\d+:.*:.*", name) for name in names),
-    }
-    if what := next((what for what, is_so in odd.items() if is_so), None):
-        raise ValueError(f"{file}: holds {what}, as in {names[0][:60]!r}; write one bare name a line")
 
 
 def attach(source: Source, config: ImportConfig) -> Source:

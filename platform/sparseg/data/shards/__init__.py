@@ -18,28 +18,35 @@ from sparseg.data.shards.images import (
     MAX_PIXELS,
     MAX_SCENE_PIXELS,
     TRAITS,
-    Colour,
     UnreadableError,
     decode_image,
     decode_label,
     decode_label_file,
-    default_palette,
     encode_label,
     pillow_takes,
     traits_of,
 )
 from sparseg.data.shards.orientation import orientation_of, turned_with, with_orientation_1
+from sparseg.data.shards.palette import (
+    IGNORED_COLOUR,
+    UNLABELLED_COLOUR,
+    Colour,
+    default_palette,
+    with_gaps_filled,
+)
 from sparseg.data.shards.writing.build import Facts, build, refuse_taken
 from sparseg.data.shards.writing.parts import Row
 from sparseg.data.shards.writing.pool import Reader
 from sparseg.data.shards.writing.writer import MANIFEST, VERSION, DatasetExistsError, write
 
 __all__ = [
+    "IGNORED_COLOUR",
     "IMAGE_SUFFIXES",
     "MANIFEST",
     "MAX_PIXELS",
     "MAX_SCENE_PIXELS",
     "TRAITS",
+    "UNLABELLED_COLOUR",
     "VERSION",
     "Colour",
     "DatasetExistsError",
@@ -73,6 +80,7 @@ __all__ = [
     "refuse_taken",
     "traits_of",
     "turned_with",
+    "with_gaps_filled",
     "with_orientation_1",
     "write",
 ]

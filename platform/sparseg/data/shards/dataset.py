@@ -14,9 +14,9 @@ from sparseg.common.files import cache_folder
 from sparseg.common.process import one_line
 from sparseg.config import FieldError, field, flag
 from sparseg.data.shards import cache as remote
-from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
 from sparseg.data.shards.orientation import TIFF_STARTS, with_orientation_1
+from sparseg.data.shards.palette import Colour, default_palette
 from sparseg.data.shards.writing.writer import MANIFEST
 
 if TYPE_CHECKING:

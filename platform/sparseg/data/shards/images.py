@@ -47,8 +47,8 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, EXTRASAMPLES, PHOTOMETRIC_INTERPR
 from sparseg.common.process import one_line
 from sparseg.config import MAX_CLASSES, UNLABELLED
 from sparseg.data.shards.orientation import TIFF_STARTS, orientation_of, upright
+from sparseg.data.shards.palette import IGNORED_COLOUR, UNLABELLED_COLOUR, Colour, default_palette
 
-UNLABELLED_COLOUR, IGNORED_COLOUR = (40, 40, 40), (224, 224, 192)
 MAX_PIXELS = 2**26
 """Largest width x height that is decoded (8192 x 8192): a file of a few kB can ask for gigabytes."""
 MAX_SCENE_PIXELS = 2**28
@@ -65,20 +65,9 @@ IMAGE_SUFFIXES = (
 LABEL_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-Colour = tuple[int, int, int]
-
 
 class UnreadableError(ValueError):
     """Bytes that are no image of a known format, are damaged, empty or too many pixels."""
-
-
-def default_palette(count: int) -> list[Colour]:
-    """`count` distinct (r, g, b), 0..255: VOC's colours, whose bits are those of the class id."""
-    colours = []
-    for k in range(count):
-        r, g, b = (sum((k >> (3 * j + channel) & 1) << (7 - j) for j in range(3)) for channel in range(3))
-        colours.append((r, g, b))
-    return colours
 
 
 # ----------------------------------------------------------------------------------------------------- labels

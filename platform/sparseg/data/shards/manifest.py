@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.common.files import checksum, write_atomically
-from sparseg.data.shards.images import Colour
+from sparseg.data.shards.palette import Colour
 
 READABLE = (1, 2)
 """Versions of sparseg.json.  1: shards = {name: bytes}; 2: {name: {bytes, rows, xxh3}}."""

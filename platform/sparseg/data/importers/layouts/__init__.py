@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparseg.config import FieldError, ImportConfig, flag
+from sparseg.data import shards
 from sparseg.data.importers.files import some
 from sparseg.data.importers.layouts.ade20k import ade20k
 from sparseg.data.importers.layouts.ade20k import home_of as home_of_ade20k
 from sparseg.data.importers.layouts.camvid import CAMVID_PALETTE, camvid
 from sparseg.data.importers.layouts.cityscapes import CITYSCAPES_PALETTE, cityscapes
 from sparseg.data.importers.layouts.folder import folder
+from sparseg.data.importers.layouts.voc import VOC_PALETTE, voc
 from sparseg.data.importers.layouts.voc import home_of as home_of_voc
-from sparseg.data.importers.layouts.voc import voc
 from sparseg.data.importers.mask_values import with_values_as_asked
 from sparseg.data.importers.source import Source
 
 LAYOUTS = ("voc", "camvid", "cityscapes", "ade20k", "folder")
-PALETTES = {"camvid": CAMVID_PALETTE, "cityscapes": CITYSCAPES_PALETTE}
+PALETTES = {"voc": VOC_PALETTE, "camvid": CAMVID_PALETTE, "cityscapes": CITYSCAPES_PALETTE}
+"""Layout -> its official colours."""
 
 
 def detect(root: Path) -> str:
@@ -56,3 +58,13 @@ def read_layout(layout: str, root: Path, config: ImportConfig) -> Source:
         case _:
             raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     return with_values_as_asked(source, config)
+
+
+def palette_of(source: Source) -> list[shards.Colour] | None:
+    """The colours of a data set: of its class list, else of its layout, else None for the default ones."""
+    official = PALETTES.get(source.layout, [])
+    if len(official) != len(source.names):
+        official = []
+    if source.colours:
+        return shards.with_gaps_filled(source.colours, official)
+    return official or None

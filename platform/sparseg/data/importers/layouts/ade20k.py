@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from sparseg.config import IGNORED, MAX_CLASSES, UNLABELLED, FieldError, ImportConfig, flag
+from sparseg.data.importers.class_list import ClassList, read_class_list
 from sparseg.data.importers.files import existing, list_images, read_lines
-from sparseg.data.importers.source import Item, Source, read_names
+from sparseg.data.importers.source import Item, Source
 
 NUM_CLASSES = 150
 SPLITS = {"train": "training", "val": "validation"}
@@ -40,7 +41,8 @@ def ade20k(root: Path, config: ImportConfig) -> Source:
             f"{root}: no images/training/ with annotations/training/, so this is no ADE20K layout; correct "
             f"{flag('data.root')}"
         )
-    names, notes = _names(home, config)
+    classes = _classes(home, config)
+    names, notes = classes.names, list(classes.notes)
     splits = {}
     for split, folder in SPLITS.items():
         images, masks = home / "images" / folder, home / "annotations" / folder
@@ -56,6 +58,7 @@ def ade20k(root: Path, config: ImportConfig) -> Source:
         layout="ade20k",
         root=home,
         names=names,
+        colours=classes.colours,
         splits=splits,
         dense_table={0: IGNORED, **{k + 1: k for k in range(K)}},
         places={kind: tuple(home / name for name in folders) for kind, folders in PLACES.items()},
@@ -68,15 +71,15 @@ def ade20k(root: Path, config: ImportConfig) -> Source:
     )
 
 
-def _names(home: Path, config: ImportConfig) -> tuple[list[str], list[str]]:
+def _classes(home: Path, config: ImportConfig) -> ClassList:
     info = home / "objectInfo150.txt"
     if info.is_file():
-        return _info_names(info), []
+        return ClassList(_info_names(info))
     if (home / "classes.txt").is_file():
-        return read_names(home / "classes.txt")
+        return read_class_list(home / "classes.txt")
     count = config.num_classes or NUM_CLASSES
     note = f"no objectInfo150.txt and no classes.txt in {home}: {count} classes by number"
-    return [f"class_{k}" for k in range(count)], [note]
+    return ClassList([f"class_{k}" for k in range(count)], notes=[note])
 
 
 def _info_names(file: Path) -> list[str]:

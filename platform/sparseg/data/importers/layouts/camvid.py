@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sparseg.data.importers.class_list import ClassList, read_class_list
 from sparseg.data.importers.files import existing, list_images, read_ids, some
-from sparseg.data.importers.source import Item, Source, identity, read_names
+from sparseg.data.importers.source import Item, Source, identity
 
 CAMVID_NAMES = "sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split()
 CAMVID_PALETTE = [
@@ -43,12 +44,16 @@ def camvid(root: Path) -> Source:
         splits[split] = [Item(file.stem, file, existing(masks / f"{file.stem}.png")) for file in files]
     notes += _leaks(splits)
     has_list = (root / "classes.txt").is_file()
-    names, left_out = read_names(root / "classes.txt") if has_list else (CAMVID_NAMES, [])
-    notes += left_out
-    notes.append(f"dense masks: {len(names)} = void")
-    table = identity(len(names), void=len(names))
+    classes = read_class_list(root / "classes.txt") if has_list else ClassList(CAMVID_NAMES)
+    void = len(classes.names)
     return Source(
-        layout="camvid", root=root, names=names, splits=splits, dense_table=table, notes=tuple(notes)
+        layout="camvid",
+        root=root,
+        names=classes.names,
+        colours=classes.colours,
+        splits=splits,
+        dense_table=identity(void, void=void),
+        notes=(*notes, *classes.notes, f"dense masks: {void} = void"),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparseg.config import PIXELLESS, FieldError, ImportConfig, field, flag
+from sparseg.data.importers.class_list import ClassList, read_class_list
 from sparseg.data.importers.files import checked_id, existing, label_files, label_paths, list_images, some
 from sparseg.data.importers.held_out import groups, held_out
 from sparseg.data.importers.readers import class_names, has_order
 from sparseg.data.importers.readers.labelmap import class_names as names_of_labelmap
-from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, read_names, stroke_files
+from sparseg.data.importers.source import READ_KINDS, Item, Source, identity, stroke_files
 from sparseg.data.shards import IMAGE_SUFFIXES
 
 LABELMAP = "labelmap.txt"
@@ -35,7 +36,7 @@ def folder(root: Path, config: ImportConfig) -> Source:
     read = config.label in READ_KINDS and not config.draws_clicks
     dense = _dense_place(root, config, read=read)
     labelmap = (existing(dense / LABELMAP) if dense is not None else None) or existing(root / LABELMAP)
-    names, name_notes = _names(root, config, labelmap, dense)
+    classes = _classes(root, config, labelmap, dense)
     group_of = None
     if _split_folder(images, "train") is not None:
         if config.val_group is not None:
@@ -63,11 +64,12 @@ def folder(root: Path, config: ImportConfig) -> Source:
     return Source(
         layout="folder",
         root=root,
-        names=names,
+        names=classes.names,
+        colours=classes.colours,
         splits=splits,
-        dense_table=identity(len(names)),
+        dense_table=identity(len(classes.names)),
         places={kind: _label_places(labels) for kind in READ_KINDS} if read else {},
-        notes=(*name_notes, *notes, *more, *_dense_note(dense, labelmap)),
+        notes=(*classes.notes, *notes, *more, *_dense_note(dense, labelmap)),
         dense_is_labels=dense == labels,
         val_from_labels=dense is None,
         group_of=group_of,
@@ -138,18 +140,17 @@ def _refuse_other_masks(masks: Path) -> None:
         )
 
 
-def _names(
-    root: Path, config: ImportConfig, labelmap: Path | None, dense: Path | None
-) -> tuple[list[str], list[str]]:
-    """Class names of classes.txt, labelmap.txt or the annotation files, else by number; and notes.
+def _classes(root: Path, config: ImportConfig, labelmap: Path | None, dense: Path | None) -> ClassList:
+    """Classes of classes.txt, labelmap.txt or the annotation files, else by number; and notes.
 
     Raises ValueError where the annotation files have the names in no order, and dense masks their numbers.
     """
     file = root / "classes.txt"
     if file.is_file():
-        return read_names(file)
+        return read_class_list(file)
     if labelmap is not None:
-        return names_of_labelmap(labelmap), [f"no classes.txt: the classes are those of {labelmap}"]
+        told = f"no classes.txt: the classes are those of {labelmap}"
+        return ClassList(names_of_labelmap(labelmap), notes=[told])
     places = (
         [root / "labels"]
         if config.label_path is None
@@ -161,7 +162,7 @@ def _names(
     if names:
         found = some(file.name for file in files)
         if dense is None:
-            return names, [f"no classes.txt: the classes are those of {found}"]
+            return ClassList(names, notes=[f"no classes.txt: the classes are those of {found}"])
         if not has_order(files, config.label_format):
             raise FieldError(
                 f"{root}: no classes.txt, and {found} has the classes in no order, so which of "
@@ -169,16 +170,17 @@ def _names(
                 "name a line in the order of these values"
             )
         order = ", ".join(f"{k} {name}" for k, name in enumerate(names[:9]))
-        return names, [
+        told = (
             f"no classes.txt: the classes are those of {found}, and the values of {dense.name}/ are taken "
             f"for them in their order: {order}{' ...' if len(names) > 9 else ''}"
-        ]
+        )
+        return ClassList(names, notes=[told])
     if config.num_classes is None:
         raise FieldError(
             f"{root}: no classes.txt, so the classes are not known; write one name a line, or give "
             f"{flag('data.num_classes')}"
         )
-    return [f"class_{k}" for k in range(config.num_classes)], []
+    return ClassList([f"class_{k}" for k in range(config.num_classes)])
 
 
 def _split(

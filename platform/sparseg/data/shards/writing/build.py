@@ -14,7 +14,7 @@ from typing import Any
 
 from sparseg.common.files import cache_folder
 from sparseg.common.object_store import is_url
-from sparseg.data.shards.images import Colour
+from sparseg.data.shards.palette import Colour
 from sparseg.data.shards.writing import upload
 from sparseg.data.shards.writing.parts import Form, Part, cut_into_parts, is_finished, read_summary
 from sparseg.data.shards.writing.pool import Job, Reader, make_parts

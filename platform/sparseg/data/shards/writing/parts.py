@@ -14,7 +14,8 @@ import numpy as np
 
 from sparseg.common.files import checksum, write_atomically
 from sparseg.config import IGNORED, UNLABELLED
-from sparseg.data.shards.images import Colour, encode_label
+from sparseg.data.shards.images import encode_label
+from sparseg.data.shards.palette import Colour
 
 PART_ITEMS = 64  # what an interruption costs a worker, at most
 BATCH_BYTES = 2**24  # of encoded rows in memory while writing; a Cityscapes image is 2.3 MB

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.config import MAX_CLASSES
-from sparseg.data.shards.images import Colour, default_palette
 from sparseg.data.shards.manifest import UPRIGHT
+from sparseg.data.shards.palette import Colour, default_palette
 from sparseg.data.shards.writing.parts import (
     PART_ITEMS,
     Form,
