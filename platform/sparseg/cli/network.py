@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -99,8 +100,9 @@ def _spread(workers: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Any
 
 def _evaluate(options: argparse.Namespace) -> None:
     from sparseg.common import files
-    from sparseg.evaluation.evaluate import evaluate, show
+    from sparseg.evaluation.evaluate import evaluate, show, training_labels
 
+    taught = training_labels(options.checkpoint)
     found = evaluate(
         options.checkpoint,
         options.dataset,
@@ -108,7 +110,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         spread=_spread(options.workers),
         **_views(options),
     )
-    show(found)
+    show(found, taught)
     if options.json:
         files.write_atomically(Path(options.json), json.dumps(found, indent=2))
 
@@ -128,13 +130,18 @@ def _predict(options: argparse.Namespace) -> None:
         spread=_spread(options.workers),
         **_views(options),
     )
+    out = Path(options.out)
+    shown = f"a page shows them with --html {shlex.quote(str(out / 'index.html'))}"
     if options.html and done.rows:
         from sparseg.common import files
         from sparseg.reports import gallery_page
 
         count = min(len(done.rows), options.gallery_images or GALLERY_IMAGES)
         files.write_atomically(Path(options.html), gallery_page.html_of(done, count))
-        print(f"wrote {options.html}: {count} of {len(done.rows)} images, least sure first", file=sys.stderr)
+        shown = f"{options.html}: {count} of {len(done.rows)} images, least sure first"
+    if done.rows:
+        told = f"see {out / 'predictions.csv'}: how sure each image is, cover of each class"
+        print(f"{told}; {shown}", file=sys.stderr)
     if done.failures:
         raise RuntimeError(f"{done.failures} images have no mask (why: above)")
 
