@@ -102,7 +102,8 @@ def test_table_names_every_class(
     shown = capsys.readouterr().out
     for name in found["iou"]:
         assert name in shown
-    assert f"{100 * found['miou']:.2f}" in shown and "calibration error" in shown
+    assert f"mIoU                     {100 * found['miou']:.1f} %" in shown and "calibration error" in shown
+    assert "in training" not in shown
 
 
 def test_what_does_not_go_together_is_refused(

@@ -372,9 +372,9 @@ def test_hub_folder_predicts_and_its_card_tells_the_run(tmp_path: Path, run_fold
         "labels: `clicks`; 20 pixels drawn in every image, 0.5 of the labels kept, 4 images with 11.25 ",
         "backbone: `test_efficientnet`, output stride 16, started from random weights",
         "training: 7 steps of 64 crops, 321 px a side",
-        "mIoU: 0.6250 on split `val`",
+        "mIoU: 62.5 % on split `val`",
         f"made with: commit {checkpoint.commit()}, Python 3.11.7, torch 2.15.0\n",
-        "| 0 | sky | #0000ff | 0.7500 |\n| 1 | road | #804000 | 0.5000 |\n| 2 | a/b | #010203 | unknown |\n",
+        "| 0 | sky | #0000ff | 75.0 % |\n| 1 | road | #804000 | 50.0 % |\n| 2 | a/b | #010203 | unknown |\n",
         "sparseg predict FOLDER 'images/*.jpg' out",
         "must not be trusted for",
     ):
@@ -393,7 +393,7 @@ def test_scores_of_another_checkpoint_are_not_told(tmp_path: Path, other: dict[s
     saved = save(tmp_path / "run", settings())
     (tmp_path / "run" / "iou.json").write_text(json.dumps(BEST | other))
     text = card_of(export.export(saved, tmp_path / "net", to="hub"))[1]
-    assert "mIoU: 0.6250" in text and "| sky | #0000ff | unknown |" in text and "0.75" not in text
+    assert "mIoU: 62.5 %" in text and "| sky | #0000ff | unknown |" in text and "75.0" not in text
 
 
 def test_what_is_unknown_is_called_unknown(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_seeds_are_runs_of_one_trial_whose_mean_counts(make: Callable[..., sweep
     search.on_trial_complete("a", report(9, 0.45, finished=True, scores=scores))
     written = results.write(found, study)["trials"][0]
     assert written["sd"] == pytest.approx(0.0707, abs=1e-4)
-    assert results.outcome(written, "val_miou") == "finished, val_miou 0.4500 ± 0.0707"
+    assert results.outcome(written, "val_miou") == "finished, val_miou 45.00 ± 7.07 %"
     assert "--run.seed 3" in results.command(found, {})
     with pytest.raises(ValueError, match=r"a sweep with seeds=\[3, 5\], this one has \[3\]"):
         refuse_other_sweep(found), refuse_other_sweep(make("--seeds", "3"))

@@ -98,7 +98,7 @@ def test_a_stopped_sweep_says_what_stands_and_how_it_goes_on(make: Callable[...,
     search.on_trial_complete("a", report(9, 0.25, finished=True))
     search.on_trial_complete("b", {"error": "loss not finite"})
     assert stopped(results.summary(found, study)) == (
-        "stopped after 2 of 9 trials, which stand (best: trial 0, val_miou 0.2500), amid 1 more; the same "
+        "stopped after 2 of 9 trials, which stand (best: trial 0, val_miou 25.00 %), amid 1 more; the same "
         "command goes on from there"
     )
 

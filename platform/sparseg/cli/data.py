@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import shlex
 import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparseg.config import FieldError, ImportConfig
+
+if TYPE_CHECKING:
+    from sparseg.data.importers import ImportReport
 
 IMPORT_FLAGS = {
     "data.layout": "the argument layout",
@@ -39,6 +43,8 @@ IMPORT_FLAGS = {
 """Field of the configuration -> what `sparseg import` calls it."""
 DATASET_FLAGS = {"data.root": "the argument dataset"}
 """The same of `sparseg sparsify` and `sparseg inspect`."""
+RECIPE_OF = {"voc": "voc", "cityscapes": "cityscapes"}
+"""Layout -> the recipe that trains on labels as they were imported; `folder` does for the others."""
 KINDS = ("point", "clicks", "instance", "disc", "scribble", "block", "tag", "box")
 
 
@@ -227,6 +233,15 @@ def _import(options: argparse.Namespace) -> None:
             workers=options.workers,
         )
     print(importers.format_report(report))
+    print(f"next: {_training_on(options.out, report, options.val_split)}")
+
+
+def _training_on(dataset: str, report: ImportReport, val_split: str = "val") -> str:
+    """The command that trains on a dataset that was just made."""
+    words = ["sparseg", "train", RECIPE_OF.get(report.layout, "folder"), "--data.root", dataset]
+    if report.label not in (None, "point", "clicks"):  # those the recipes take for each other
+        words += ["--data.label", str(report.label)]
+    return shlex.join([*words, *(["--data.val-split", val_split] if val_split != "val" else [])])
 
 
 @contextlib.contextmanager
@@ -247,6 +262,7 @@ def _sparsify(options: argparse.Namespace) -> None:
     with _in_words_of(DATASET_FLAGS):
         report = importers.sparsify_dataset(options.dataset, options.out, recipe)
     print(importers.format_report(report))
+    print(f"next: {_training_on(options.out, report)}")
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+GALLERY_IMAGES = 300
 
 
 def add_commands(commands: Any) -> None:
@@ -33,6 +36,13 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--probabilities", action="store_true", help="also all probabilities (npz)")
     _add_views(add)
     add.add_argument("--force", action="store_true", help="overwrite what is there")
+    add.add_argument("--html", metavar="FILE", help="also a page of the overlays, least sure first")
+    add.add_argument(
+        "--gallery-images",
+        type=int,
+        metavar="N",
+        help=f"of --html: only the N least sure, about 15 kB each (default {GALLERY_IMAGES})",
+    )
     add.set_defaults(action=_predict)
 
     add = commands.add_parser("export", help="a checkpoint -> a form for other programs")
@@ -90,8 +100,9 @@ def _spread(workers: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Any
 
 def _evaluate(options: argparse.Namespace) -> None:
     from sparseg.common import files
-    from sparseg.evaluation.evaluate import evaluate, show
+    from sparseg.evaluation.evaluate import evaluate, show, training_labels
 
+    taught = training_labels(options.checkpoint)
     found = evaluate(
         options.checkpoint,
         options.dataset,
@@ -99,7 +110,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         spread=_spread(options.workers),
         **_views(options),
     )
-    show(found)
+    show(found, taught)
     if options.json:
         files.write_atomically(Path(options.json), json.dumps(found, indent=2))
 
@@ -107,6 +118,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from sparseg.inference import predict
 
+    if options.html or options.gallery_images is not None:
+        _check_gallery(options.html, options.gallery_images)
     done = predict.predict_folder(
         options.checkpoint,
         options.images,
@@ -117,8 +130,33 @@ def _predict(options: argparse.Namespace) -> None:
         spread=_spread(options.workers),
         **_views(options),
     )
+    out = Path(options.out)
+    shown = f"a page shows them with --html {shlex.quote(str(out / 'index.html'))}"
+    if options.html and done.rows:
+        from sparseg.common import files
+        from sparseg.reports import gallery_page
+
+        count = min(len(done.rows), options.gallery_images or GALLERY_IMAGES)
+        files.write_atomically(Path(options.html), gallery_page.html_of(done, count))
+        shown = f"{options.html}: {count} of {len(done.rows)} images, least sure first"
+    if done.rows:
+        told = f"see {out / 'predictions.csv'}: how sure each image is, cover of each class"
+        print(f"{told}; {shown}", file=sys.stderr)
     if done.failures:
         raise RuntimeError(f"{done.failures} images have no mask (why: above)")
+
+
+def _check_gallery(html: str | None, count: int | None) -> None:
+    """Raise ValueError, before anything is predicted, for a page that could not be written."""
+    if html is None:
+        raise ValueError(f"--gallery-images {count} needs --html FILE, the page that shows them")
+    if count is not None and count < 1:
+        raise ValueError(f"--gallery-images must be at least 1, got {count}")
+    file = Path(html).absolute()
+    if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
+        raise ValueError(f"--html {html}: a page's name ends in .html; give one, as OUT/index.html")
+    if not next(folder for folder in file.parents if folder.exists()).is_dir():
+        raise ValueError(f"--html {html}: lies below a file; name another place")
 
 
 def _export(options: argparse.Namespace) -> None:

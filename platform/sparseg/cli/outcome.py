@@ -64,7 +64,7 @@ def _findings(folder: Path, options: argparse.Namespace) -> str:
     sheets = evaluation_section.sheets_of(
         folder, options.dataset, found, count=options.images, train_split="train"
     )
-    return evaluation_section.html_of(found, sheets)
+    return evaluation_section.html_of(found, sheets, evaluate.training_labels(folder))
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-UNKNOWN = "–"
+UNKNOWN = "-"
 LEAST_SHOWN = 0.0005  # a smaller share would read 0.0 %
 
 

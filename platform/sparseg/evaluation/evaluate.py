@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import rich.console
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparseg.common import object_store
+from sparseg.common.numbers import UNKNOWN, percent
 from sparseg.config import UNLABELLED
 from sparseg.data import row_order, shards
 from sparseg.evaluation import metrics
@@ -22,7 +24,7 @@ from sparseg.evaluation.metrics import Counts
 from sparseg.inference.views import Spread
 from sparseg.runs import checkpoint as checkpoints
 from sparseg.runs.checkpoint import Loaded
-from sparseg.runs.log import on_sparse_labels
+from sparseg.runs.log import on_sparse_labels, read_json
 
 PART_BATCHES = 4  # of a worker's turn
 Part = tuple[Counts, list[dict[str, Any]]]
@@ -142,24 +144,43 @@ def evaluate_part(
     return counts, records
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print the scores as a table."""
+def training_labels(model: str | Path) -> dict[str, str]:
+    """Class -> how much of it the run of a checkpoint was taught, as "1 click"; {} where that is not known.
+
+    Raises ValueError if the run's environment.json is damaged.
+    """
+    file = checkpoints.resolve(model).parent / "environment.json"
+    try:
+        labels = dict(read_json(file)).get("labels", {}) if file.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: damaged ({error}); remove it or bring it back from a copy") from error
+    unit = labels.get("unit", "pixel")
+    counts = labels.get("per_class", {}).items()
+    return {
+        name: f"{count:,} {unit}{'s' * (count != 1)}" if count else f"no {unit}" for name, count in counts
+    }
+
+
+def show(found: dict[str, Any], taught: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Print the scores as a table, in percent; `taught` is what `training_labels` says of the run."""
     where = f"{found['checkpoint']} on {found['split']} of {found['dataset']}, {len(found['images'])} images"
     print(f"{where}{on_sparse_labels(found)}")
     table = rich.table.Table()
     table.add_column("class")
     for name in ("IoU", "boundary IoU", "share of pixels"):
         table.add_column(name, justify="right")
+    if taught:
+        table.add_column("labels in training", justify="right")
     for (name, iou), row in zip(found["iou"].items(), found["confusion"], strict=True):
         cells = [iou, found["boundary_iou_per_class"][name], sum(row) / max(found["pixels"], 1)]
-        table.add_row(name, *("-" if value is None else f"{100 * value:.2f}" for value in cells))
+        beside = [taught.get(name, UNKNOWN)] if taught else []
+        table.add_row(name, *map(percent, cells), *beside)
     table.add_section()
     means = (found["miou"], found["boundary_iou"])
-    table.add_row("mean", *("-" if value is None else f"{100 * value:.2f}" for value in means), "")
+    table.add_row("mean", *map(percent, means), "")
     console = rich.console.Console()
     if not console.is_terminal:
         console.width = 120
     console.print(table)
     for name in ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "calibration_error"):
-        value = "-" if found[name] is None else f"{found[name]:.4f}"
-        print(f"{name.replace('_', ' ').replace('miou', 'mIoU'):<24} {value}")
+        print(f"{name.replace('_', ' ').replace('miou', 'mIoU'):<24} {percent(found[name])}")

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseg.common.numbers import percent
 from sparseg.common.process import one_line
 from sparseg.config import DataConfig, ModelConfig
 from sparseg.inference import timm_for_export, views
@@ -247,7 +248,7 @@ def model_card(loaded: Loaded, best: dict[str, Any], environment: dict[str, Any]
     environment: its environment.json; {} where unknown."""
     told, config = _metadata(loaded), loaded.config
     iou = best["iou"] if (best.get("step"), best.get("miou")) == (int(told["step"]), told["miou"]) else {}
-    shown = {key: f"{value:.4f}" for key, value in [*iou.items(), (None, told["miou"])] if value is not None}
+    shown = {key: percent(value) for key, value in [*iou.items(), (None, told["miou"])] if value is not None}
     rows = [
         f"| {k} | {name.replace('|', '/')} | #{bytes(colour).hex()} | {shown.get(name, 'unknown')} |"
         for k, (name, colour) in enumerate(zip(loaded.names, loaded.palette, strict=True))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sparseg.common.numbers import percent
 from sparseg.common.process import Interrupted, guarded, on_interrupt
 from sparseg.config import Config, command_line
 from sparseg.launch import prepare
@@ -37,9 +39,11 @@ def finish(config: Config) -> None:
     result = launch(config)
     came_out = f"trained to step {result['step']} without validation; {config.folder}/best names the last"
     if config.data.validates:
-        score = f"best val mIoU {result['miou']:.4f}{on_sparse_labels(result)}"
+        score = f"best val mIoU {percent(result['miou'])}{on_sparse_labels(result)}"
         came_out = f"{score} at step {result['step']}; {config.folder}/best names its"
     print(f"done: {came_out} checkpoint, {config.folder}/metrics.jsonl holds every logged step")
+    run = shlex.quote(str(config.folder))
+    print(f"next: sparseg predict {run} 'photos/*.jpg' masks --overlay --html masks/index.html")
 
 
 def launch(

@@ -171,7 +171,8 @@ def text_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
     lines = []
     for curve in curves:
         law = curve.law
-        lines.append(f"{curve.name}: mIoU = {law.ceiling:.3f} - {law.gap:.3f} n^-{law.exponent:.2f}")
+        terms = f"{100 * law.ceiling:.1f} - {100 * law.gap:.1f} n^-{law.exponent:.2f}"
+        lines.append(f"{curve.name}: mIoU = {terms}, in %")
         for labels, mean, sd, runs in curve.summary():
             lines.append(
                 f"  {labels:8.3g} labels an image {cost.hours(labels):8.1f} h   mIoU {score(mean, sd):<12} "

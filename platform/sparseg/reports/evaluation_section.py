@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,15 +30,24 @@ SCORES = (
 )
 
 
-def html_of(found: Mapping[str, Any], sheets: Mapping[str, bytes]) -> str:
-    """The section of a run's page: ``found`` of `evaluate.evaluate`, ``sheets`` of `sheets_of`."""
+def html_of(
+    found: Mapping[str, Any], sheets: Mapping[str, bytes], taught: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """The section of a run's page: ``found`` of `evaluate.evaluate`, ``sheets`` of `sheets_of`, ``taught`` of
+    `evaluate.training_labels`."""
     tiles = "".join(
         f'<div class="tile"><b>{"-" if found[key] is None else f"{100 * found[key]:.1f}"}</b>'
         f"<span>{name}, %</span></div>"
         for name, key in SCORES
     )
     names = list(found["iou"])
-    bars = [(name, [(0, found["iou"][name]), (1, found["boundary_iou_per_class"][name])]) for name in names]
+    bars = [
+        (
+            f"{name} ({taught[name]} in training)" if name in taught else name,
+            [(0, found["iou"][name]), (1, found["boundary_iou_per_class"][name])],
+        )
+        for name in names
+    ]
     curve = ""
     if found["calibration"] is not None:
         right: Points = [

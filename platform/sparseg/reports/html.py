@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, bars, and the page around them: no scripts, no requests, light and dark."""
+"""Line charts as inline SVG, bars, and the page around them: no requests, light and dark, no scripts here."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparseg.common import files
+from sparseg.common.numbers import percent
 from sparseg.config import Config, term_names, to_dict
 from sparseg.data import drawing
 from sparseg.runs import checkpoint
@@ -143,9 +144,9 @@ class RunLog:
         if where := on_sparse_labels(scores):
             line |= {"labels": "sparse", "pixels": scores["pixels"]}
         self._say(
-            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | val mIoU {scores['miou']:.4f} | "
+            f"step {step}/{self.total_steps} | epoch {epoch:.2f} | val mIoU {percent(scores['miou'])} | "
             "pixel accuracy "
-            f"{scores['pixel_accuracy']:.4f}{where}{' | best so far' if is_best else ''}"
+            f"{percent(scores['pixel_accuracy'])}{where}{' | best so far' if is_best else ''}"
         )
         flat = {f"iou/{name}": value for name, value in scores["iou"].items() if value is not None}
         return self._write(line, {"miou": scores["miou"], **flat})

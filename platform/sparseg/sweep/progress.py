@@ -93,7 +93,10 @@ def stopped(found: dict[str, Any]) -> str:
     states = [trial["state"] for trial in found["trials"]]
     amid, best = states.count("running"), found["best"]
     stand = ", which stand" if len(states) > amid else ""
-    score = f" (best: trial {best['number']}, {found['metric']} {best[found['metric']]:.4f})" if best else ""
+    score = ""
+    if best:
+        percents = f"{100 * best[found['metric']]:.2f} %"
+        score = f" (best: trial {best['number']}, {found['metric']} {percents})"
     more = f", amid {amid} more" if amid else ""
     return (
         f"stopped after {len(states) - amid} of {found['wanted']} trials{stand}{score}{more}; the same "

@@ -100,8 +100,8 @@ def outcome(trial: dict[str, Any], metric: str) -> str:
     if trial["error"]:
         return f"failed: {trial['error']}"
     at = f" at step {trial['steps']}" if trial["state"] == "pruned" else ""
-    spread = f" ± {trial['sd']:.4f}" if trial["sd"] is not None else ""
-    return f"{trial['state']}{at}, {metric} {trial[metric]:.4f}{spread}"
+    spread = f" ± {100 * trial['sd']:.2f}" if trial["sd"] is not None else ""
+    return f"{trial['state']}{at}, {metric} {100 * trial[metric]:.2f}{spread} %"
 
 
 def show(found: dict[str, Any]) -> None:
@@ -109,11 +109,18 @@ def show(found: dict[str, Any]) -> None:
     metric, best = found["metric"], found["best"]
     names = list(dict.fromkeys(name for trial in found["trials"] for name in trial["params"]))
     table = rich.table.Table(title=f"{found['sweep']}: {len(found['trials'])} trials of {found['trainer']}")
-    for name in ("trial", "state", metric, *([found["cost"]] if found["cost"] else []), "steps", *names):
+    for name in (
+        "trial",
+        "state",
+        f"{metric}, %",
+        *([found["cost"]] if found["cost"] else []),
+        "steps",
+        *names,
+    ):
         table.add_column(name.partition(".")[2] or name, justify="left" if name == "state" else "right")
     for trial in sorted(found["trials"], key=lambda t: (t["state"] != "finished", -(t[metric] or 0))):
-        score = "" if trial[metric] is None else f"{trial[metric]:.4f}"
-        score += "" if trial["sd"] is None else f" ± {trial['sd']:.4f}"
+        score = "" if trial[metric] is None else f"{100 * trial[metric]:.2f}"
+        score += "" if trial["sd"] is None else f" ± {100 * trial['sd']:.2f}"
         values = [trial["params"].get(name, "") for name in names]
         marks = " *" if best and trial["number"] == best["number"] else ""
         marks += " ^" if trial["number"] in found["front"] else ""
@@ -135,5 +142,5 @@ def show(found: dict[str, Any]) -> None:
     if found["front"]:
         print(f"^ no other trial has both a higher {metric} and fewer {found['cost']}")
     if best:
-        print(f"best: trial {best['number']}, {metric} {best[metric]:.4f}, {best['folder']}")
+        print(f"best: trial {best['number']}, {metric} {100 * best[metric]:.2f} %, {best['folder']}")
         print(f"  {best['command']}")

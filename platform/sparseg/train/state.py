@@ -107,11 +107,25 @@ def start(
         if rank > 0:
             yield state
             return
-        labels = shards.label_counts(data, config.data.train_split)
-        told = {"labels": labels, "data_fingerprint": data.report.get("fingerprint")}
+        told = {"labels": _labels_told(data, config), "data_fingerprint": data.report.get("fingerprint")}
         state.log = RunLog(config, metrics_bytes, schedule.total_steps, device, told)
         with contextlib.closing(state.log):
             yield state
+
+
+def _labels_told(data: shards.ShardedDataset, config: Config) -> dict[str, Any]:
+    """Images and labels that a run trains on, for its environment.json: in all, and of each class if known.
+
+    Of each class: not of a share of the labels, nor of dense masks beside the sparse labels that are counted.
+    """
+    split, stored = config.data.train_split, data.report.get("label")
+    told: dict[str, Any] = dict(shards.label_counts(data, split))
+    dense_beside = config.data.label == "full" and stored != "full"
+    if told["pixels"] is None or config.data.keep_labels < 1 or dense_beside:
+        return told
+    single = stored in ("point", "clicks") and data.report.get("settings", {}).get("stroke_px", 1) == 1
+    per_class = dict(zip(data.names, shards.labelled_pixels(data, split), strict=True))
+    return {**told, "unit": "click" if single else "pixel", "per_class": per_class}
 
 
 def initial_network(
