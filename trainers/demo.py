@@ -32,6 +32,7 @@ from sparseg.config import (
     OptimConfig,
     ResourcesConfig,
     RunConfig,
+    command_line,
 )
 from sparseg.data import drawing, shards
 from sparseg.data.synthetic import scenes
@@ -86,7 +87,7 @@ def recipe(method: str = "agmm", seed: int = 0) -> Config:
 
 
 def make_data(folder: Path = DATA.parent) -> Path:
-    """The synthetic set as shards, made once.  A sweep calls it, too."""
+    """The synthetic set as shards, made once.  A sweep calls it, too, with STORAGE/demo."""
     path = folder / "data"
     if not path.exists():
         splits = {
@@ -191,10 +192,17 @@ def main(options: Options) -> None:
 
 
 def command(args: list[str], prog: str | None = None) -> None:
-    """The demo's own command line, also of `sparseg train demo`; with a trainer's flags it is a trainer's."""
+    """The demo's own command line, also of `sparseg train demo`; with a trainer's flags it is a trainer's.
+
+    Its data are then made in STORAGE/demo, which the workers of a cluster reach, too.
+    """
     if any(word.startswith("--") and "." in word.partition("=")[0] for word in args):
-        make_data()
-        launch.main(recipe(), description=__doc__ or "", args=args, prog=prog)
+        own, description = recipe(), __doc__ or ""
+        config, _ = command_line.parse(own, args, description=description, prog=prog)
+        if config.data.root == own.data.root and "://" not in config.run.storage:
+            data = make_data(Path(config.run.storage) / "demo")
+            own = dataclasses.replace(own, data=dataclasses.replace(own.data, root=str(data)))
+        launch.main(own, description=description, args=args, prog=prog)
     raise SystemExit(
         process.guarded(lambda: main(tyro.cli(Options, args=args, description=__doc__, prog=prog)))
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +326,18 @@ def test_another_run_of_the_same_name_is_refused_by_field(
         "data.root": "x",
     }
     checkpoint.refuse_other_run(with_overrides(config, free))
+
+
+def test_the_commit_of_an_upload_is_what_the_submitted_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSEG_COMMIT", "0123abc")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))
+    assert checkpoint.commit() == "0123abc"
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(
+        ["git", "-C", str(tmp_path), *identity, "commit", "-q", "--allow-empty", "-m", "x"], check=True
+    )
+    assert re.fullmatch("[0-9a-f]{40}", checkpoint.commit())  # the checkout knows better

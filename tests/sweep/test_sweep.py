@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import ray
+import tiny
 from optuna.trial import TrialState
 from sweeping import maker, report, search_of
 
 from sparseg import config, launch, sweep
 from sparseg.config import command_line
 from sparseg.config.trainer_file import load_file
+from sparseg.data.shards import is_dataset
 from sparseg.launch import cluster
 from sparseg.sweep import results, runner
 from sparseg.sweep.study import refuse_other_sweep, trial_configs
@@ -71,6 +73,21 @@ def test_every_trainer_can_be_swept(trainer: str, tmp_path: Path) -> None:
     words += ["--loss.method", "agmm"]
     found, dry_run = sweep.parse(ROOT / "trainers", words)
     assert dry_run and found.config.run.name == f"{trainer}-mixture" and found.points
+
+
+def test_the_demos_data_are_made_in_the_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a cluster reach that one, not the driver's current folder."""
+    monkeypatch.chdir(tmp_path)
+    storage, space = tmp_path / "shared", str(ROOT / "search_spaces" / "mixture.py")
+    words = ["--trainer", "demo", "--space", space, "--run.storage", str(storage)]
+    found, _ = sweep.parse(ROOT / "trainers", words)
+    assert found.config.data.root == str(storage / "demo" / "data") and is_dataset(found.config.data.root)
+    with pytest.raises(SystemExit) as done:
+        tiny.trainer("demo").command(
+            ["--run.storage", str(storage), "--model.backbone", "no_such", "--dry-run"]
+        )
+    assert done.value.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["shared"]
 
 
 def test_wrong_trainer_flag_exits_with_2(make: Callable[..., sweep.Sweep]) -> None:

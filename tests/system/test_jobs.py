@@ -64,8 +64,10 @@ def test_a_job_is_submitted_followed_stopped_and_goes_on(
 def test_a_sweep_is_submitted(ray_head: Head, tmp_path: Path) -> None:
     """Its trial has a Ray worker; test_sweep_on_ray has trials without, and one that fails."""
     command, folder = tiny_sweep(tmp_path, "--trials", "1", workers=1)
-    told = submit(ray_head.dashboard, "sweep", command)
+    told = submit(ray_head.dashboard, "sweep", ["env", "SPARSEG_COMMIT=0123abc", *command])
     assert "succeeded" in told
     found = json.loads((folder / "results.json").read_text())
     assert [trial["state"] for trial in found["trials"]] == ["finished"]
     assert "best: trial 0" in told
+    environment = json.loads((folder / "trial_0000" / "environment.json").read_text())
+    assert environment["commit"] == "0123abc"  # the upload has no .git; said to driver, trial and worker

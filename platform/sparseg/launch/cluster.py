@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from sparseg.common import object_store
 from sparseg.config import Config, ResourcesConfig
 from sparseg.launch.local_ray import RAY_SETTINGS, forget_dead_head, own_temporary_folder
+
+ANSWER_SECONDS = 60.0
+"""How long nodes are waited for that are asked which folders they have."""
 
 
 def supply(nodes: Sequence[tuple[float, float]]) -> str:
@@ -94,6 +100,54 @@ def await_nodes(resources: ResourcesConfig, runs: int) -> None:
             time.sleep(1)
     finally:
         request_resources(bundles=[])  # the workers themselves hold their nodes from now on
+
+
+def refuse_unseen(config: Config, dataset: str | Path) -> None:
+    """Raise ValueError if a node that can hold workers lacks the dataset's folder or the run's.
+
+    The driver has made the run's folder, so the others have it only if they share the disk.  Nobody is asked
+    where there is one node alone, and nothing about URLs.
+    """
+    import ray
+
+    folders = {"data.root": str(dataset), "run.storage": str(config.folder)}
+    if object_store.is_url(config.run.storage):
+        del folders["run.storage"]
+    folders = {name: folder for name, folder in folders.items() if not object_store.is_url(folder)}
+    nodes = [node for node in ray.nodes() if node.get("Alive")]
+    hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Resources"].get("CPU")}
+    if len(nodes) < 2 or not folders:
+        return
+    missing = folders_missing(list(hosts), list(folders.values()))
+    for name, folder in folders.items():
+        without = dict.fromkeys(host for node, host in hosts.items() if folder in missing.get(node, []))
+        if without:
+            raise ValueError(
+                f"{name}: {folder} is not there on {', '.join(without)}, where workers run, too; give a "
+                f"folder that all nodes reach, or a URL (s3://...), with --{name.replace('_', '-')}"
+            )
+
+
+def folders_missing(nodes: Sequence[str], folders: Sequence[str]) -> dict[str, list[str]]:
+    """Ask nodes, given by their IDs, which of the folders they lack; one that does not answer is left out."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0, max_retries=0)(_missing)
+    asked = {}
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        asked[node] = ask.options(scheduling_strategy=here).remote(list(folders))
+    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    found: dict[str, list[str]] = {}
+    for node, answer in asked.items():
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that was lost meanwhile
+            found |= {node: ray.get(answer)} if answer in done else {}
+    return found
+
+
+def _missing(folders: list[str]) -> list[str]:
+    return [folder for folder in folders if not Path(folder).is_dir()]
 
 
 def nodes_there() -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from typing import Any
 from sparseg.common import plugins
 from sparseg.common.process import formatted_warning, in_thread, on_interrupt, reason, seldom
 from sparseg.config import Config, from_dict, to_dict
-from sparseg.launch.cluster import start_ray
+from sparseg.launch.cluster import refuse_unseen, start_ray
 from sparseg.launch.preemption import Farewell
 from sparseg.runs import checkpoint, store
 
@@ -30,8 +30,8 @@ RAY_FOLDER = ".ray"
 def _worker(arguments: dict[str, Any]) -> None:
     """Train on one Ray Train worker; rank 0 leaves the outcome in RESULT_FILE.
 
-    arguments: `config` as a dict, `dataset`, `reports`: whether validations are told to Ray Train, and
-    `search_path`: the folders where the driver finds the user's modules.
+    arguments: `config` as a dict, `dataset`, `reports`: whether validations are told to Ray Train,
+    `search_path`: the folders where the driver finds the user's modules, and its `commit`.
     """
     # Here, because Ray's controller and the driver import this module, too, and need neither torch nor timm.
     import ray.train
@@ -46,6 +46,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     for name in ("ray.train", None):  # every report would be a line of its own, from a logger below the root
         logging.getLogger(name).setLevel(logging.WARNING)
     config = from_dict(arguments["config"])
+    os.environ[checkpoint.COMMIT_VARIABLE] = arguments["commit"]
     device = ray.train.torch.get_device()
     context = ray.train.get_context()
     if device.type == "cpu":  # Ray would leave it at the number of CPU slots, one by default
@@ -90,6 +91,7 @@ def train_on_ray(config: Config, dataset: str | Path, callbacks: Sequence[Any]) 
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     trainer = _trainer(config, dataset, callbacks, gpus)
     config.folder.mkdir(parents=True, exist_ok=True)
+    refuse_unseen(config, dataset)
     store.forget_note(config, RESULT_FILE)
     what_follows = f"saving at the next logged line (every {config.run.log_every} steps), then ending"
     with on_interrupt(lambda: store.ask_to_stop(config), what_follows):
@@ -125,6 +127,7 @@ def _trainer(config: Config, dataset: str | Path, callbacks: Sequence[Any], gpus
             "dataset": str(dataset),
             "reports": len(callbacks) > 0,
             "search_path": plugins.search_path(),
+            "commit": checkpoint.commit(),
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(

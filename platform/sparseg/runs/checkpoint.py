@@ -132,8 +132,12 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+COMMIT_VARIABLE = "SPARSEG_COMMIT"
+"""Environment variable that names the commit where there is no checkout: a job's upload has no .git in it."""
+
+
 def commit() -> str:
-    """Commit of this source tree, '' outside a checkout."""
+    """Commit of this source tree; outside a checkout what COMMIT_VARIABLE says, '' if nothing."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(
@@ -143,9 +147,10 @@ def commit() -> str:
             timeout=10,
             check=False,
         )
+        found = done.stdout.strip() if done.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        found = ""
+    return found or os.environ.get(COMMIT_VARIABLE, "").strip()
 
 
 FREE_TO_CHANGE = {

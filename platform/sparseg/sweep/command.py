@@ -61,14 +61,15 @@ def parse(
     recipe = recipe_of(trainer, loaded)
     config, dry_run = command_line.parse(recipe, rest)
     config = prepare.with_plugins(config)  # before points of the space are checked
-    if not dry_run and hasattr(loaded, "make_data") and config.data.root == recipe.data.root:
-        loaded.make_data()  # of the demo: nobody has it on disk
     config = with_overrides(config, {"run.name": own.name or f"{trainer.stem}-{own.space.stem}"})
     if "://" in config.run.storage:
         raise ValueError(
             f"run.storage={config.run.storage}: a sweep keeps Optuna's study in a folder; give one that all "
             "nodes reach"
         )
+    if not dry_run and hasattr(loaded, "make_data") and config.data.root == recipe.data.root:
+        made = loaded.make_data(Path(config.run.storage) / "demo")  # nobody has the demo's on disk
+        config = with_overrides(config, {"data.root": str(made)})
     module = load_file(own.space)
     space = space_of(own.space, module)
     sampler = own.sampler or getattr(module, "SAMPLER", "tpe")

@@ -21,6 +21,7 @@ from sparseg.common import plugins
 from sparseg.common.process import Interrupted, reason
 from sparseg.config import from_dict, to_dict, with_overrides
 from sparseg.launch import cluster, prepare
+from sparseg.runs import checkpoint
 from sparseg.sweep import results
 from sparseg.sweep.cost import cost_of
 from sparseg.sweep.points import lowest_data
@@ -43,6 +44,7 @@ def run_trial(arguments: dict[str, Any]) -> None:
     if "error" in arguments:
         return tune.report({"error": arguments["error"]})
     plugins.extend_path(arguments["search_path"])
+    os.environ[checkpoint.COMMIT_VARIABLE] = arguments["commit"]
     found = []
     configs = [from_dict(values) for values in arguments["configs"]]
     for config in configs:

@@ -28,6 +28,7 @@ from sparseg.common import plugins
 from sparseg.common.files import write_atomically
 from sparseg.common.process import one_line
 from sparseg.config import Config, to_dict, with_overrides
+from sparseg.runs import checkpoint
 from sparseg.sweep.points import enqueue_missing, recipe_point
 from sparseg.sweep.pruning import first_rung, goes_on
 from sparseg.sweep.space import Space, fill, plain, propose
@@ -209,8 +210,13 @@ class StudySearch(Searcher):
         except ValueError as error:  # each value is allowed, not all of them together
             return {"error": str(error)}
         imports = import_storages(self.sweep, trial.number)
-        path = plugins.search_path()
-        return {"configs": configs, "cost": self.sweep.cost, "imports": imports, "search_path": path}
+        return {
+            "configs": configs,
+            "cost": self.sweep.cost,
+            "imports": imports,
+            "search_path": plugins.search_path(),
+            "commit": checkpoint.commit(),
+        }
 
     def stop(self, trial_id: str, result: Mapping[Any, Any]) -> bool:
         """Take in a validation; is the trial hopeless?  Called by Tune for every report."""
