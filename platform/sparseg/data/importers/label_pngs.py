@@ -17,6 +17,7 @@ from sparseg.data.importers.source import SparseRule
 
 Annotation = tuple[np.ndarray, list[dict[str, Any]]]
 """Label (H, W) uint8 with codes, and the strokes that it was drawn from."""
+MAPPED_AT_ONCE = 2**18  # pixels
 NEARLY_ALL = 0.9  # of the label files
 BACKGROUND = re.compile(r"_*background_*", re.IGNORECASE)
 
@@ -70,9 +71,14 @@ def value_counts(array_HW: np.ndarray) -> np.ndarray:
 
 
 def _mapped(array_HW: np.ndarray, value_256: np.ndarray) -> np.ndarray:
-    """Replace every value of a uint8 map by the table's; indexing would copy the map to eight times its
-    size."""
-    return np.array(Image.fromarray(array_HW).point(value_256.astype(np.uint8).tolist()))
+    """Replace every value of a uint8 map by the table's, some rows at a time: numpy makes the map eight times
+    its size to look it up."""
+    table_256, mapped_HW = value_256.astype(np.uint8), np.empty_like(array_HW)
+    rows_at_once = max(1, MAPPED_AT_ONCE // max(1, array_HW.shape[1]))
+    for top in range(0, len(array_HW), rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        np.take(table_256, array_HW[rows], out=mapped_HW[rows], mode="clip")  # any other mode copies out
+    return mapped_HW
 
 
 def read_label(file: Path, table: dict[int, int], hint: str, *, is_stored: bool = False) -> np.ndarray:
