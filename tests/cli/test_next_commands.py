@@ -17,6 +17,7 @@ from sparseg.config import UNLABELLED
 from sparseg.data import shards
 from sparseg.evaluation import evaluate
 from sparseg.inference import predict
+from sparseg.reports import gallery_page
 from sparseg.train import loop
 
 SMALL = "--model.backbone test_efficientnet --data.crop-px 32 --model.aspp-dilations 1"
@@ -99,6 +100,20 @@ def test_without_a_page_predict_says_how_to_have_one(
     told = capsys.readouterr().err
     assert the_line(told, "see ").endswith(f"a page shows them with --html {tmp_path}/index.html")
     assert "1 images have no mask" in told
+
+
+def test_a_page_whose_making_is_stopped_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> str:
+        raise KeyboardInterrupt
+
+    done = predict.Predictions(tmp_path, [{"unsure": "0.1"}], 0, ["a"], [(0, 0, 0)])
+    monkeypatch.setattr(predict, "predict_folder", lambda *args, **options: done)
+    monkeypatch.setattr(gallery_page, "html_of", stopped)
+    (tmp_path / "index.html").write_text("before")
+    assert run(f"predict run images {tmp_path} --html {tmp_path}/index.html") == 130
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("index.html", "before")]
 
 
 def raw_folder(root: Path) -> Path:

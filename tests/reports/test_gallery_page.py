@@ -67,7 +67,7 @@ def test_the_page_needs_nothing_else_and_says_what_its_words_mean(tmp_path: Path
     html = gallery_page.html_of(predictions(tmp_path, {"a": 0.25}), 9)
     assert not re.search(r"https?://|src=\"(?!data:)|@import|url\(", html)
     assert html.count("<script>") == 1
-    assert "<b>unsure</b>: share of the image's pixels whose highest probability is below 50.0 %" in html
+    assert "<b>unsure</b>: share of the image's pixels whose highest probability is below 50 %" in html
     assert "<b>cover</b>: share of the image's pixels that the network gives to the class" in html
     assert "sand &amp; rock</option>" in html and '<option value="1">&lt;b&gt;</option>' in html
 

@@ -41,7 +41,7 @@ def add_commands(commands: Any) -> None:
         "--gallery-images",
         type=int,
         metavar="N",
-        help=f"of --html: only the N least sure, about 15 kB each (default {GALLERY_IMAGES})",
+        help=f"of --html: only the N least sure, about 20 kB each (default {GALLERY_IMAGES})",
     )
     add.set_defaults(action=_predict)
 

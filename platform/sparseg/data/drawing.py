@@ -46,8 +46,8 @@ def with_legend(picture_HW3: Array, entries: Sequence[tuple[str, Colour]]) -> Ar
     """The picture with a strip below that names colours -> (H + h, W, 3) uint8; nothing is drawn on it.
 
     Text is as large as the picture asks for, LEGEND_SHARE of its longer side; a text wider than the picture
-    is cut.  The strip begins at a row that JPEG's blocks do not share with the picture, whose last row is
-    repeated till there: so its bright ground does not shine into the picture.
+    is cut.  The strip begins at a row that JPEG's blocks do not share with the picture, whose last rows are
+    mirrored till there: so its bright ground does not shine into the picture.
     """
     H, W, _ = picture_HW3.shape
     font_px = max(LEGEND_LEAST_PX, round(LEGEND_SHARE * max(H, W)))
@@ -66,8 +66,8 @@ def with_legend(picture_HW3: Array, entries: Sequence[tuple[str, Colour]]) -> Ar
         box = (left, middle - dot_px // 2, left + dot_px, middle - dot_px // 2 + dot_px)
         draw.rounded_rectangle(box, font_px // 5, fill=tuple(colour), outline=(90, 90, 90))
         draw.text((left + dot_px + gap_px, middle), text, fill=INK, font=font, anchor="lm")
-    repeated = np.repeat(picture_HW3[-1:], first - H, axis=0)
-    return np.concatenate([picture_HW3, repeated, np.asarray(strip)])
+    filled = np.pad(picture_HW3, ((0, first - H), (0, 0), (0, 0)), mode="symmetric")
+    return np.concatenate([filled, np.asarray(strip)])
 
 
 def draw_clicks(

@@ -21,14 +21,14 @@ from sparseg.reports.html import page
 LONG_SIDE_PX = 240
 MOST_COVERS = 4  # of a card; the filter knows all
 GLOSSARY = (
-    f"<b>unsure</b>: share of the image's pixels whose highest probability is below {percent(UNSURE)}; "
+    f"<b>unsure</b>: share of the image's pixels whose highest probability is below {100 * UNSURE:.0f} %; "
     "<b>cover</b>: share of the image's pixels that the network gives to the class."
 )
 STYLE = """<style>
 .controls{display:flex;flex-wrap:wrap;gap:10px 20px;align-items:end;margin:0 0 14px}
 .controls label{display:flex;flex-direction:column;font-size:13px;color:var(--faint);gap:2px}
 .controls select,.controls input{font:inherit;font-size:16px;color:var(--ink);background:var(--card);
- padding:5px 8px;border:1px solid var(--faint);border-radius:6px;max-width:100%}
+ height:38px;padding:5px 8px;border:1px solid var(--faint);border-radius:6px;max-width:100%}
 .controls input{width:6em}.controls :focus-visible{outline:2px solid var(--c0);outline-offset:1px}
 .shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:20px 16px}
 .shots figure[hidden]{display:none}.shots img{width:auto;max-width:100%;margin:0}
