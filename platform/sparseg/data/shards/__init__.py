@@ -28,6 +28,7 @@ from sparseg.data.shards.images import (
     pillow_takes,
     traits_of,
 )
+from sparseg.data.shards.manifest import ImagesElsewhere
 from sparseg.data.shards.orientation import orientation_of, turned_with, with_orientation_1
 from sparseg.data.shards.writing.build import Facts, build, refuse_taken
 from sparseg.data.shards.writing.parts import Row
@@ -45,6 +46,7 @@ __all__ = [
     "DatasetExistsError",
     "Description",
     "Facts",
+    "ImagesElsewhere",
     "Reader",
     "Row",
     "ShardedDataset",
