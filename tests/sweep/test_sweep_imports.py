@@ -14,6 +14,7 @@ from ray.tune.integration import ray_train
 from sweeping import ROOT, search_of
 
 from sparseg import launch, sweep
+from sparseg.config import with_overrides
 from sparseg.data import importers
 from sparseg.sweep import runner
 from sparseg.sweep.study import StudySearch, Sweep
@@ -97,13 +98,25 @@ def test_trials_and_seeds_with_equal_data_import_once(
     assert len(imported) == 1, "a plain run finds it, too"
 
 
-def test_a_budget_is_imported_once_for_all_seeds(
-    make: Callable[..., Sweep], imported: list[str], reports: list[dict[str, Any]]
+def test_budgets_and_seeds_share_the_images_of_one_import(
+    make: Callable[..., Sweep], imported: list[str], reports: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     found = runner.prepared(make(BUDGETS, *CLICKS))
     run_all(found, started(found))
     assert [report["finished"] for report in reports] == [True] * 4
-    assert len(imported) == len(set(imported)) == 2
+    assert [Path(out).name[:12] for out in imported] == ["folder-full-"]
+    kinds = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "datasets").iterdir())
+    assert kinds == ["folder-clicks", "folder-clicks", "folder-full"]
+    best = with_overrides(found.config, {"data.random_pixels": 4, "run.storage": str(tmp_path / "runs")})
+    launch.launch(best)
+    assert len(imported) == 1, "a plain run finds it, too"
+
+
+def test_a_budget_of_one_value_is_an_import_of_its_own(
+    make: Callable[..., Sweep], imported: list[str], tmp_path: Path
+) -> None:
+    runner.prepared(make(CROPS, *CLICKS, "--data.random-pixels", "2"))
+    assert [Path(out).name[:14] for out in imported] == ["folder-clicks-"]
 
 
 @pytest.mark.parametrize("place", ["s", "s/trial_0000"])

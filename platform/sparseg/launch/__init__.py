@@ -52,14 +52,15 @@ def launch(
     report: Callable[[dict[str, Any]], None] = lambda line: None,
     callbacks: Sequence[Any] = (),
     imports: Sequence[str] = (),
+    share_images: bool = False,
 ) -> dict[str, Any]:
     """Train `config` on Ray (or in this process with resources.workers=0) -> the best scores.
 
     Validations are told to `report` (without Ray) and to the Ray Train `callbacks` (with it): a sweep prunes
-    by them.  `imports`: see `prepare.prepare`.  Raises ValueError before any worker starts if something is
-    wrong with the configuration, the data or the cluster; Interrupted if the user stopped it.
+    by them.  `imports`, `share_images`: see `prepare.prepare`.  Raises ValueError before any worker starts if
+    something is wrong with the configuration, the data or the cluster; Interrupted if the user stopped it.
     """
-    config, dataset = prepare.prepare(config, imports=imports)
+    config, dataset = prepare.prepare(config, imports=imports, share_images=share_images)
     if config.run.fresh:
         config = prepare.move_aside(config)
     done = prepare.finished(config, dataset)

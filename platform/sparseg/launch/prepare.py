@@ -16,12 +16,15 @@ from sparseg.runs import checkpoint, log, new_round, store
 from sparseg.train import schedule
 
 
-def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str | Path]:
+def prepare(
+    config: Config, *, imports: Sequence[str] = (), share_images: bool = False
+) -> tuple[Config, str | Path]:
     """Absolute paths, the imported dataset, and every check that needs no worker -> (configuration, the
     dataset's folder or URL).
 
     `imports` are the storages in whose datasets/ an import of raw data is looked for; a new one goes to the
-    first (default: the run's storage alone).  Raises ValueError with what is wrong and its remedy.
+    first (default: the run's storage alone).  share_images: see `importers.prepare`.  Raises ValueError with
+    what is wrong and its remedy.
     """
     config = with_plugins(config)
     if not config.data.root:
@@ -41,7 +44,7 @@ def prepare(config: Config, *, imports: Sequence[str] = ()) -> tuple[Config, str
     config = dataclasses.replace(config, model=_with_found_weights(config))
     check_network(new_round.untrained(config.model), config.data.crop_px)
     storage, *older = imports or (str(config.folder.parent),)
-    dataset = importers.prepare(config.data, storage, older=older)
+    dataset = importers.prepare(config.data, storage, older=older, share_images=share_images)
     found = shards.describe(dataset, cache=config.data.cache)
     for split in (config.data.train_split, *([config.data.val_split] if config.data.validates else [])):
         if found.rows[split] == 0:

@@ -31,6 +31,7 @@ from sparseg.sweep.study import (
     METRICS,
     StudySearch,
     Sweep,
+    draws_labels,
     first_points,
     open_study,
     refuse_other_sweep,
@@ -55,6 +56,7 @@ def run_trial(arguments: dict[str, Any]) -> None:
                     report=tune.report,
                     callbacks=[TuneReportCallback()],
                     imports=arguments["imports"],
+                    share_images=arguments["share_images"],
                 )
             )
         except Exception as error:
@@ -108,7 +110,9 @@ def prepared(sweep: Sweep) -> Sweep:
     """
     point = next(iter(first_points(sweep, quiet=True)), None) or lowest_data(sweep.space)
     first = {name: value for name, value in point.items() if not name.startswith("run.")}
-    config, dataset = prepare.prepare(with_overrides(sweep.config, first))
+    config, dataset = prepare.prepare(
+        with_overrides(sweep.config, first), share_images=draws_labels(sweep.space)
+    )
     sections = to_dict(sweep.config)
     own = {name: sections[name.partition(".")[0]][name.partition(".")[2]] for name in first}
     if str(dataset) != config.data.root and not any(name.startswith("data.") for name in sweep.space):

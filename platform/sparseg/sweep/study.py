@@ -214,6 +214,7 @@ class StudySearch(Searcher):
             "configs": configs,
             "cost": self.sweep.cost,
             "imports": imports,
+            "share_images": draws_labels(self.sweep.space),
             "search_path": plugins.search_path(),
             "commit": checkpoint.commit(),
         }
@@ -272,6 +273,11 @@ class StudySearch(Searcher):
 def trial_folder(sweep: Sweep, number: int) -> Path:
     """STORAGE/SWEEP/trial_0000."""
     return sweep.folder / f"trial_{number:04d}"
+
+
+def draws_labels(space: Space) -> bool:
+    """Whether trials differ in how their clicks are drawn, on the same images."""
+    return not {"data.random_pixels", "data.clicks_per_class", "data.label_seed"}.isdisjoint(space)
 
 
 def import_storages(sweep: Sweep, number: int) -> list[str]:

@@ -64,23 +64,26 @@ def import_dataset(
     return import_source(listed, config, str(out), num_shards=num_shards, workers=workers)
 
 
-def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path] = ()) -> str | Path:
+def prepare(
+    data: DataConfig,
+    storage: str | Path,
+    *,
+    older: Sequence[str | Path] = (),
+    share_images: bool = False,
+) -> str | Path:
     """Find the dataset that a run reads, folder or URL; a raw `data.root` is imported once, then found again.
 
     Imports go to STORAGE/datasets; an equal one in the same place of an `older` storage is taken as it is.
     The shards' checksums are checked here; those of a URL, of which only the manifest is read, at copying.
+    share_images: what draws its clicks from dense masks holds labels alone, and has its images in the import
+    with the masks, so that any number of budgets need them once.
     To be called once, before workers start.  Two calls at once wait for each other.  Prints one line, and an
     import's notes.
     Raises ValueError for wrong input, in one line.
     """
     start_s = time.perf_counter()
     root = _url(data) if object_store.is_url(data.root) else _root(data.root)
-    layout: str = data.layout  # of raw data: recipes name theirs, whether or not it was imported before
-    if isinstance(root, str) or shards.is_dataset(root):
-        layout = "shards"
-    elif layout == "auto":
-        layout = layouts.detect(root)
-    recipe = recipe_of(data)
+    layout = _layout_of(root, data)
     given = listed = None
     if layout == "shards" or isinstance(root, str):
         given = _checked(root, data)
@@ -89,7 +92,7 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
         if not to_derive(given, data):
             print(f"dataset: {describe(given)}")
             return root
-        name = _derived_name(given, recipe)
+        name = _derived_name(given, recipe_of(data))
     else:
         refuse_few_of_tiles(ImportReport(tiles=tiles_of(data)), data)
         listed = _listed(layout, root, data)
@@ -99,13 +102,9 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
     if not out.exists():
         try:
             if listed is not None:
-                count = sum(len(items) for items in listed.splits.values())
-                if count > ANNOUNCED_ROWS:
-                    print(f"dataset: importing {count} images of {root} into {out}, once", flush=True)
-                import_source(listed, data, str(out))
-            elif given is not None and recipe is not None:
-                opened = shards.open(given.source, cache=data.cache)
-                derive(opened, recipe, out, train_split=data.train_split, name=name)
+                _import(listed, data, out, storage, older, share_images=share_images)
+            elif given is not None:
+                _derive(given, data, out, share_images=share_images)
             imported = _checked(out, data)
             seconds = time.perf_counter() - start_s
             print(f"dataset: imported {describe(imported)} from {root} in {seconds:.1f} s")
@@ -124,6 +123,68 @@ def prepare(data: DataConfig, storage: str | Path, *, older: Sequence[str | Path
     if listed is not None and listed.colours and earlier.palette != layouts.palette_of(listed):
         print(f"note: {out} {OLD_COLOURS}")
     return out.absolute()
+
+
+def _layout_of(root: str | Path, data: DataConfig) -> str:
+    """Name the layout of raw data, or say that these are shards; recipes name theirs, whether or not the data
+    were imported before."""
+    if isinstance(root, str) or shards.is_dataset(root):
+        return "shards"
+    return layouts.detect(root) if data.layout == "auto" else data.layout
+
+
+def _import(
+    listed: Source,
+    data: DataConfig,
+    out: Path,
+    storage: str | Path,
+    older: Sequence[str | Path],
+    *,
+    share_images: bool,
+) -> None:
+    """Import raw data into `out`; with `share_images` clicks are drawn beside an import with the dense masks,
+    which has the images.
+
+    Not where tiles are cut, because clicks are then drawn tile by tile, nor where the place is given.
+    """
+    recipe = recipe_of(data)
+    if share_images and recipe is not None and not data.tile_px and data.shards is None:
+        dense = dataclasses.replace(
+            data,
+            label="full",
+            label_path=None,
+            random_pixels=0,
+            clicks_per_class=0,
+            label_seed=0,
+            keep_labels=1.0,
+        )
+        home = Path(prepare(dense, storage, older=older))
+        name, images = fingerprint(listed, data), _images_of(home, out)
+        derive(shards.open(home), recipe, out, train_split="train", name=name, images=images)
+        return
+    count = sum(len(items) for items in listed.splits.values())
+    if count > ANNOUNCED_ROWS:
+        print(f"dataset: importing {count} images of {listed.root} into {out}, once", flush=True)
+    import_source(listed, data, str(out))
+
+
+def _derive(given: shards.Description, data: DataConfig, out: Path, *, share_images: bool) -> None:
+    """Draw the run's clicks from the masks of an imported dataset into `out`; with `share_images` the images
+    stay where they are, unless that is a cache, which may be emptied."""
+    recipe, opened = recipe_of(data), shards.open(given.source, cache=data.cache)
+    assert recipe is not None
+    share_images = share_images and not object_store.is_url(given.source)
+    images, name = _images_of(opened.path, out) if share_images else None, _derived_name(given, recipe)
+    derive(opened, recipe, out, train_split=data.train_split, name=name, images=images)
+
+
+def _images_of(home: Path, out: Path) -> shards.ImagesElsewhere | None:
+    """Say where a dataset at `out` finds the images of the one at `home`; None if it must have its own."""
+    manifest = shards.read_manifest(home)
+    if manifest is None or not manifest.upright or manifest.images is not None:
+        return None
+    beside = home.resolve().parent == out.resolve().parent
+    return shards.ImagesElsewhere(f"../{home.name}" if beside else str(home.resolve()), manifest.identity)
 
 
 def _url(data: DataConfig) -> str:

@@ -161,10 +161,17 @@ def _merged(
 
 
 def derive(
-    opened: shards.ShardedDataset, recipe: sparsify.Recipe, out: str | Path, *, train_split: str, name: str
+    opened: shards.ShardedDataset,
+    recipe: sparsify.Recipe,
+    out: str | Path,
+    *,
+    train_split: str,
+    name: str,
+    images: shards.ImagesElsewhere | None = None,
 ) -> ImportReport:
     """Write the same images with training labels drawn from their dense masks; `name` is the fingerprint.
 
+    images: where the images are, if they are to stay in `opened` and not to be written again.
     Raises ValueError for a training row without dense mask.
     """
     uncounted = dataclasses.replace(
@@ -180,11 +187,12 @@ def derive(
     written = shards.build(
         str(out),
         {split: range(len(data)) for split, data in opened.splits.items()},
-        functools.partial(_open_derived, str(opened.path), recipe, train_split),
+        functools.partial(_open_derived, str(opened.path), recipe, train_split, images is None),
         opened.names,
         fingerprint=name,
         report_of=functools.partial(_derived_report, uncounted, list(opened.splits)),
         palette=opened.palette,
+        images=images,
     )
     return ImportReport.from_dict(written)
 
@@ -199,14 +207,17 @@ def _derived_report(uncounted: ImportReport, splits: list[str], parts: shards.Fa
     return dataclasses.replace(uncounted, splits=counts).to_dict()
 
 
-def _open_derived(path: str, recipe: sparsify.Recipe, train_split: str) -> shards.Reader:
+def _open_derived(path: str, recipe: sparsify.Recipe, train_split: str, with_images: bool) -> shards.Reader:
     """Make the reader of row numbers of the dataset at `path`; called in every process."""
     opened = shards.open(path)
+    splits = opened.splits
+    if not with_images:  # megabytes a row, which nobody would look at
+        splits = {split: data.remove_columns(["image"]) for split, data in splits.items()}
 
     def read(split: str, numbers: Sequence[int], facts: dict[str, Any]) -> Iterator[shards.Row]:
         total = Summary(len(opened.names))
         for number in numbers:
-            row = _derived(opened, opened.splits[split][number], recipe, split == train_split)
+            row = _derived(opened, splits[split][number], recipe, split == train_split)
             total.add(row["label"], row["present"])
             yield row
         facts["summary"] = total.state()
@@ -221,7 +232,7 @@ def _derived(
     mask = (stored.get("mask") or {}).get("bytes")
     if mask is None and opened.report.get("label", "full") == "full":
         mask = stored["label"]["bytes"]
-    row["image"] = stored["image"]["bytes"]
+    row["image"] = stored["image"]["bytes"] if "image" in stored else None
     row["mask"] = shards.decode_label(mask) if mask is not None and is_train else None
     row["label"] = shards.decode_label(stored["label"]["bytes"])
     if is_train:

@@ -26,6 +26,7 @@ from sparseg.data.shards.images import (
     pillow_takes,
     traits_of,
 )
+from sparseg.data.shards.manifest import ImagesElsewhere
 from sparseg.data.shards.orientation import orientation_of, turned_with, with_orientation_1
 from sparseg.data.shards.palette import (
     IGNORED_COLOUR,
@@ -52,6 +53,7 @@ __all__ = [
     "DatasetExistsError",
     "Description",
     "Facts",
+    "ImagesElsewhere",
     "Reader",
     "Row",
     "ShardedDataset",

@@ -14,7 +14,7 @@ from sparseg.common.files import cache_folder
 from sparseg.common.process import one_line
 from sparseg.config import FieldError, field, flag
 from sparseg.data.shards import cache as remote
-from sparseg.data.shards.manifest import Manifest, altered, check_sizes, parse
+from sparseg.data.shards.manifest import ImagesElsewhere, Manifest, altered, check_sizes, parse
 from sparseg.data.shards.orientation import TIFF_STARTS, with_orientation_1
 from sparseg.data.shards.palette import Colour, default_palette
 from sparseg.data.shards.writing.writer import MANIFEST
@@ -154,7 +154,47 @@ def open(
                 f"{folder / wrong[0]} is altered: its checksum is not the one in {MANIFEST}; copy it again, "
                 f"or remove {folder} and import it again"
             )
-    return _checked(folder, _load_shards(folder, wanted), manifest, parts, copied_bytes)
+    loaded = _load_shards(folder, wanted)
+    if manifest.images is not None:
+        loaded = _with_images(path, folder, manifest.images, loaded, parts, verify=verify)
+    return _checked(folder, loaded, manifest, parts, copied_bytes)
+
+
+def _with_images(
+    path: str | Path,
+    folder: Path,
+    elsewhere: ImagesElsewhere,
+    loaded: dict[str, datasets.Dataset],
+    parts: Mapping[str, range],
+    *,
+    verify: bool,
+) -> dict[str, datasets.Dataset]:
+    """Add the images, memory-mapped, of the dataset that has them.  Raises ValueError if it is not there, or
+    is another one now."""
+    import datasets
+
+    if object_store.is_url(path):
+        raise ValueError(
+            f"{path}: holds labels alone, of images that were in {elsewhere.folder}; upload a dataset that "
+            "holds its images: `sparseg import` or `sparseg sparsify` makes one"
+        )
+    home = (folder / elsewhere.folder).resolve()
+    found = read_manifest(home) if home.is_dir() else None
+    if found is None or found.identity != elsewhere.identity:
+        what = "is not there" if found is None else "was imported anew since"
+        raise ValueError(
+            f"{folder}: its images are those of {home}, which {what}; bring that back, or remove {folder} "
+            "and give the command that made it again"
+        )
+    images = open(home, verify=verify)
+    together = {}
+    for split, labels in loaded.items():
+        rows = parts.get(split, range(len(labels)))
+        own = images.splits[split].select(rows)
+        if own["id"][:] != labels["id"][:]:
+            raise ValueError(f"{folder}: split {split!r} has other rows than {home}; remove {folder}")
+        together[split] = datasets.concatenate_datasets([labels, own.select_columns(["image"])], axis=1)
+    return together
 
 
 def _no_rows(path: str | Path) -> str:

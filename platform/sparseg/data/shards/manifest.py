@@ -31,6 +31,16 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImagesElsewhere:
+    """The dataset whose images a dataset has, row by row, in the place of its own."""
+
+    folder: str
+    """Relative to the dataset's own folder, or absolute."""
+    identity: str
+    """xxhash.xxh3_128 (hex) of the other's sparseg.json."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """A read sparseg.json; shards by name SPLIT/FILE.arrow, in the order of their rows."""
 
@@ -42,6 +52,15 @@ class Manifest:
     upright: bool
     """Whether labels belong to the images as their EXIF orientation turns them; else to the stored pixels, as
     in every dataset whose manifest does not say."""
+    images: ImagesElsewhere | None = None
+    """Where the images are, if the shards hold labels alone."""
+
+    @property
+    def identity(self) -> str:
+        """Checksum of the text, which differs where the data differ."""
+        import xxhash
+
+        return xxhash.xxh3_128(self.text.encode()).hexdigest()
 
     def splits(self) -> dict[str, list[str]]:
         """Names of the shards of every split."""
@@ -76,13 +95,14 @@ def parse(text: str, file: str, remedy: str) -> Manifest:
         names = [str(name) for name in values["classes"]]
         palette = [(int(r), int(g), int(b)) for r, g, b in values["palette"]]
         report = dict(values["report"])
+        images = ImagesElsewhere(**values["images"]) if "images" in values else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}); {remedy}") from error
     wrong = [name for name in shards if SHARD_NAME.fullmatch(name) is None]
     if wrong or not shards or not names:
         found = f"shard name {wrong[0]!r}" if wrong else "no shards or no classes"
         raise ValueError(f"{file} is damaged ({found}); {remedy}")
-    return Manifest(text, names, palette, report, shards, values.get("orientation") == UPRIGHT)
+    return Manifest(text, names, palette, report, shards, values.get("orientation") == UPRIGHT, images)
 
 
 def _shard(facts: Any) -> Shard:

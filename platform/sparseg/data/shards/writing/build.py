@@ -14,6 +14,7 @@ from typing import Any
 
 from sparseg.common.files import cache_folder
 from sparseg.common.object_store import is_url
+from sparseg.data.shards.manifest import ImagesElsewhere
 from sparseg.data.shards.palette import Colour
 from sparseg.data.shards.writing import upload
 from sparseg.data.shards.writing.parts import Form, Part, cut_into_parts, is_finished, read_summary
@@ -44,6 +45,7 @@ def build(
     num_shards: int = 1,
     workers: int | None = None,
     part_items: int | None = None,
+    images: ImagesElsewhere | None = None,
 ) -> dict[str, Any]:
     """Write a dataset from listed items into a folder or to a URL; interrupted, the next call goes on.
 
@@ -52,13 +54,13 @@ def build(
     parts.PART_ITEMS), lies in a hidden sibling of `out` (for a URL: in the user's cache) and is taken again
     by a call with the same `fingerprint`, which must change with everything that the rows depend on, and with
     `part_items`.  `report_of` makes the report, which is stored in sparseg.json and returned, of the readers'
-    facts, and may raise.  `workers` as in pool.make_parts.  The result depends neither on workers nor on
-    interruptions.
+    facts, and may raise.  `workers` as in pool.make_parts.  With `images` those of another dataset, row by
+    row, stand in the place of the rows' own.  The result depends neither on workers nor on interruptions.
 
     Raises DatasetExistsError if the destination is taken, ValueError for bad rows or where nothing can be
     written, OSError for a full disk, RuntimeError for an upload that fails again and again.
     """
-    form = form_of(names, palette, num_shards)
+    form = form_of(names, palette, num_shards, images)
     place = _staging(out) if is_url(out) else Path(out).absolute()
     suffix = f".parts-{fingerprint}"
     with sole_writer(place, lambda: _is_taken(out), suffix, shown=out) as folder, _naming_full_disk(out):

@@ -15,6 +15,7 @@ import numpy as np
 from sparseg.common.files import checksum, write_atomically
 from sparseg.config import IGNORED, UNLABELLED
 from sparseg.data.shards.images import encode_label
+from sparseg.data.shards.manifest import ImagesElsewhere
 from sparseg.data.shards.palette import Colour
 
 PART_ITEMS = 64  # what an interruption costs a worker, at most
@@ -31,6 +32,8 @@ class Form:
     palette: list[Colour]
     schema: Any
     """pyarrow.Schema with the features of `datasets` in its metadata."""
+    images: ImagesElsewhere | None = None
+    """Where the images are, if they are not written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ def cut_into_parts(splits: Mapping[str, Sequence[Any]], part_items: int | None =
     ]
 
 
-def features(names: list[str]) -> Any:
+def features(names: list[str], *, with_image: bool = True) -> Any:
     """Columns of a dataset, as datasets.Features."""
     import datasets
 
@@ -70,7 +73,7 @@ def features(names: list[str]) -> Any:
     return datasets.Features(
         {
             "id": datasets.Value("string"),
-            "image": datasets.Image(),
+            **({"image": datasets.Image()} if with_image else {}),
             "label": datasets.Image(),
             "mask": datasets.Image(),
             "present": datasets.List(datasets.ClassLabel(names=names)),
@@ -85,7 +88,8 @@ def _record(row: Row, form: Form) -> Row:
     """A row as Arrow stores it: label and mask as PNG, `present` counted; a row's own `present` adds classes
     that are known to be in the image and have no pixel on its label."""
     record: Row = {"id": row["id"], "height": row["height"], "width": row["width"]}
-    record["image"] = {"bytes": row["image"], "path": None}
+    if form.images is None:
+        record["image"] = {"bytes": row["image"], "path": None}
     present: list[int] = [int(k) for k in row.get("present") or ()]
     if not all(0 <= k < form.num_classes for k in present):
         raise ValueError(f"row {row['id']}: present must be classes 0..{form.num_classes - 1}, got {present}")
@@ -121,7 +125,7 @@ def _batches(rows: Iterable[Row], form: Form) -> Iterator[Any]:
     size = 0
     for row in rows:
         batch.append(record := _record(row, form))
-        size += sum(len(record[name]["bytes"]) for name in ("image", "label", "mask") if record[name])
+        size += sum(len(record[name]["bytes"]) for name in ("image", "label", "mask") if record.get(name))
         if size >= BATCH_BYTES:
             yield pa.RecordBatch.from_pylist(batch, schema=form.schema)
             batch, size = [], 0

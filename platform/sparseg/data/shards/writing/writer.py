@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseg.config import MAX_CLASSES
-from sparseg.data.shards.manifest import UPRIGHT
+from sparseg.data.shards.manifest import UPRIGHT, ImagesElsewhere
 from sparseg.data.shards.palette import Colour, default_palette
 from sparseg.data.shards.writing.parts import (
     PART_ITEMS,
@@ -77,7 +78,9 @@ def write(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def form_of(names: list[str], palette: list[Colour] | None, num_shards: int) -> Form:
+def form_of(
+    names: list[str], palette: list[Colour] | None, num_shards: int, images: ImagesElsewhere | None = None
+) -> Form:
     """Checked.  Raises ValueError for class names or a number of shards that cannot be."""
     if not names or len(names) > MAX_CLASSES or len(set(names)) != len(names):
         raise ValueError(
@@ -85,7 +88,8 @@ def form_of(names: list[str], palette: list[Colour] | None, num_shards: int) -> 
         )
     if num_shards < 1:
         raise ValueError(f"num_shards must be at least 1, got {num_shards}")
-    return Form(len(names), palette or default_palette(len(names)), features(names).arrow_schema)
+    schema = features(names, with_image=images is None).arrow_schema
+    return Form(len(names), palette or default_palette(len(names)), schema, images)
 
 
 def _unlike_ids(split: str, rows: Iterator[Row]) -> Iterator[Row]:
@@ -159,7 +163,8 @@ def metadata(
     """File -> text of all that belongs beside the shards: what `datasets` reads, and last the manifest."""
     import xxhash
 
-    info = {"citation": "", "description": "", "features": features(names).to_dict()}
+    columns = features(names, with_image=form.images is None)
+    info = {"citation": "", "description": "", "features": columns.to_dict()}
     info |= {"homepage": "", "license": ""}
     texts = {}
     by_split: dict[str, list[str]] = {}
@@ -185,6 +190,7 @@ def metadata(
         "classes": names,
         "palette": form.palette,
         "report": report,
+        **({"images": dataclasses.asdict(form.images)} if form.images else {}),
         "shards": shards,
     }
     return {**texts, MANIFEST: json.dumps(manifest, indent=1)}
