@@ -43,11 +43,12 @@ def html_of(
     names = list(found["iou"])
     bars = [
         (
-            f"{name} ({taught[name]} in training)" if name in taught else name,
+            f"{name} ({taught[name]})" if name in taught else name,
             [(0, found["iou"][name]), (1, found["boundary_iou_per_class"][name])],
         )
         for name in names
     ]
+    caption = "IoU (first) and boundary IoU of each class, %" + "; its labels in training" * bool(taught)
     curve = ""
     if found["calibration"] is not None:
         right: Points = [
@@ -60,7 +61,7 @@ def html_of(
     return (
         f"<h3>{escape(found['split'])}: {len(found['images'])} whole images{where}</h3>"
         f'<div class="tiles">{tiles}</div><div class="charts">'
-        f"{bar_list('IoU (first) and boundary IoU of each class, %', bars)}{curve}</div>"
+        f"{bar_list(caption, bars)}{curve}</div>"
         f"{heat_table('Confusion: truth in rows, % of its pixels', names, found['confusion'])}"
         + "".join(picture(caption, png) for caption, png in sheets.items())
     )
