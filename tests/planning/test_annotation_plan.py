@@ -111,6 +111,7 @@ def test_command_prints_the_plan_and_writes_a_page(
         assert words in output
     page = html.read_text()
     assert "<svg" in page and "55.0 % needs" in page and "://" not in page
+    assert "<b>mIoU</b>: its mean over the classes" in page
     assert page.count('<path class="band') == 2  # a method each
     runs = [part for part in page.split("<circle")[1:] if "method agmm: " in part and " at 50<" in part]
     assert len(runs) == 3  # a dot for every measured run

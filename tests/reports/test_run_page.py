@@ -100,6 +100,7 @@ def test_a_run_is_shown_with_its_numbers(tmp_path):
     assert "absent" not in page.texts  # never finite: no curve, no legend entry
     assert "svg" in page.tags
     assert text.count("<title>seg: ") == 2
+    assert "<b>mIoU</b>: its mean over the classes" in text
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path):

@@ -57,6 +57,7 @@ def test_everything_of_the_sweep_is_on_the_page(folder: Path, tmp_path: Path) ->
     page = html.read_text()
     for words in (
         "my &lt;sweep&gt;",
+        "<b>mIoU</b>: its mean over the classes",
         "4 trials: 2 finished, 1 pruned, 1 failed; 36 optimizer steps",
         "Best: trial 1, val_miou 52.00 %",
         "python trainers/voc.py --loss.distance l2",

@@ -17,6 +17,11 @@ Series = tuple[str, int, Points]
 Band = tuple[int, list[tuple[float, float, float]]]
 """Colour number; x, lowest and highest y there, in order of x."""
 
+SCORES = (
+    "<p class=note><b>IoU</b> of a class: the pixels that prediction and truth share, of those that either "
+    "has; <b>mIoU</b>: its mean over the classes. 100 % is a perfect match.</p>"
+)
+"""What the scores of a page mean."""
 NUM_COLOURS = 8
 WIDTH, HEIGHT = 360, 220  # of the drawing, in units of about a CSS pixel, on a phone as on a wide screen
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34  # margins

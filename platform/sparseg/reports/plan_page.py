@@ -9,7 +9,7 @@ import numpy as np
 
 from sparseg.planning import learning_curve
 from sparseg.planning.annotation_plan import CURVE_POINTS, Cost, Curve, answer, score, text_of
-from sparseg.reports.html import NUM_COLOURS, Band, Series, line_chart, page, scattered, swatch
+from sparseg.reports.html import NUM_COLOURS, SCORES, Band, Series, line_chart, page, scattered, swatch
 
 
 def figure(curves: Sequence[Curve]) -> str:
@@ -42,7 +42,7 @@ def html_of(curves: Sequence[Curve], target: float | None, cost: Cost) -> str:
     answers = [f"{c.name}: {answer(c, target, cost)}" for c in curves] if target is not None else []
     head = "".join(f"<th>{name}</th>" for name in ("labels an image", "hours", "mIoU, %", "runs", "law, %"))
     body = (
-        "<header><h1>How many labels?</h1></header><section>"
+        f"<header><h1>How many labels?</h1>{SCORES}</header><section>"
         + "".join(f"<p><b>{escape(text)}</b></p>" for text in answers)
         + figure(curves)
         + f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparseg.common.files import write_atomically
 from sparseg.config import TERMS, term_names
-from sparseg.reports.html import NUM_COLOURS, Points, bar_list, line_chart, page, picture, swatch
+from sparseg.reports.html import NUM_COLOURS, SCORES, Points, bar_list, line_chart, page, picture, swatch
 from sparseg.runs.log import duration, on_sparse_labels
 from sparseg.runs.records import (
     DASH,
@@ -65,8 +65,8 @@ def write_report(
     """
     html = Path(html)
     runs = [read_run(Path(folder)) for folder in run_folders]
-    parts = [f"<header><h1>{escape(title)}</h1>"]
-    parts[0] += f'<p class="note">{escape(note)}</p></header>' if note else "</header>"
+    noted = f'<p class="note">{escape(note)}</p>' if note else ""
+    parts = [f"<header><h1>{escape(title)}</h1>{noted}{SCORES}</header>"]
     parts += [picture(caption, source) for caption, source in (pictures or {}).items()]
     if len(runs) > 1:
         parts.append(_comparison(runs))

@@ -13,7 +13,7 @@ from typing import Any
 from sparseg.common.process import one_line
 from sparseg.planning import annotation_plan
 from sparseg.reports import plan_page
-from sparseg.reports.html import Axis, Series, bar_list, line_chart, page, parallel, scattered
+from sparseg.reports.html import SCORES, Axis, Series, bar_list, line_chart, page, parallel, scattered
 
 Trial = dict[str, Any]
 
@@ -33,7 +33,8 @@ def html_of(folder: Path) -> str:
         raise ValueError(f"{path}: no results of a sweep ({one_line(error)})") from error
     scored = [trial for trial in trials if trial[metric] is not None]
     best = found["best"]
-    parts = [f"<header><h1>{escape(found['sweep'])}</h1><p class=note>{escape(_counts(trials))}</p></header>"]
+    told = f"<p class=note>{escape(_counts(trials))}</p>{SCORES}"
+    parts = [f"<header><h1>{escape(found['sweep'])}</h1>{told}</header>"]
     if best:
         parts.append(
             f"<section><h2>Best: trial {best['number']}, {escape(metric)} {100 * best[metric]:.2f} %</h2>"
