@@ -34,7 +34,8 @@ def test_every_field_and_term_is_of_a_method() -> None:
 def test_a_method_reads_the_weights_of_its_terms(name: str) -> None:
     method = METHODS[name]
     assert {field for field in method.fields if field.endswith("_weight")} == {
-        f"{term}_weight" for term in method.terms
+        *(f"{term}_weight" for term in method.terms),
+        "extra_weight",  # of terms of one's own, which any method takes
     }
     assert ("warmup_epochs" in method.fields) == method.warms_up
     assert method.summary and "\n" not in method.summary and "|" not in method.summary
